@@ -1,0 +1,73 @@
+//! What a packet of a game's client is: the verdict everything else hangs on.
+
+use crate::Window;
+
+/// What a conversation turned out to be. The numbers are the ones in the maps.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Not enough bytes yet.
+    Undecided = 0,
+    /// Somebody who really wants in: the only class that wakes.
+    Player = 1,
+    /// A status ping or server-list query: answered, never wakes. Also a protocol's own challenge
+    /// (Luanti's peer id, a Teeworlds token): who comes back with the answer is a player.
+    Query = 2,
+    /// A health probe of the node's own (recognised by the local sender, not by the payload).
+    Probe = 3,
+    /// Proven not to be the game's protocol.
+    Noise = 4,
+}
+
+impl Class {
+    /// The class of a number in a map; an unknown number is undecided.
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Player,
+            2 => Self::Query,
+            3 => Self::Probe,
+            4 => Self::Noise,
+            _ => Self::Undecided,
+        }
+    }
+}
+
+/// The protocols that can be told apart. The numbers are the ones in the maps.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Game {
+    /// Any payload is a player.
+    GenericTcp = 0,
+    /// A second datagram is a player: spoofable, so its wakes are rate-capped.
+    GenericUdp = 1,
+    MinecraftJava = 2,
+    Luanti = 3,
+    /// Teeworlds 0.6 and 0.7, and DDNet.
+    Teeworlds = 4,
+}
+
+impl Game {
+    /// The game of a number in a map; an unknown number is generic, so that nobody is kept out.
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::GenericUdp,
+            2 => Self::MinecraftJava,
+            3 => Self::Luanti,
+            4 => Self::Teeworlds,
+            _ => Self::GenericTcp,
+        }
+    }
+}
+
+/// What a client's first bytes make of it. `nth` is the number of the datagram in its flow, from 1; a
+/// stream always says 1.
+#[inline(always)]
+pub fn classify(game: Game, window: &Window<'_>, nth: u32) -> Class {
+    match game {
+        Game::GenericTcp if window.is_empty() => Class::Undecided,
+        Game::GenericTcp => Class::Player,
+        Game::GenericUdp if nth < 2 => Class::Undecided,
+        Game::GenericUdp => Class::Player,
+        Game::MinecraftJava | Game::Luanti | Game::Teeworlds => Class::Undecided,
+    }
+}

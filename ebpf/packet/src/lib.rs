@@ -1,0 +1,13 @@
+//! Parses packets and tells players from queries, probes and noise.
+//!
+//! `no_std`, no allocation, no panic: the same code runs in the kernel and in host tests. The kernel's
+//! verifier follows every path, so loops have small constant bounds and every index is masked or checked.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod class;
+pub mod headers;
+pub mod window;
+
+pub use class::{Class, Game, classify};
+pub use window::Window;
