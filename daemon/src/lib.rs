@@ -1,1 +1,3 @@
-//! x
+//! The node agent: discover, observe, decide, act.
+
+pub mod limits;
