@@ -9,5 +9,8 @@ pub mod class;
 pub mod headers;
 pub mod window;
 
+#[cfg(test)]
+extern crate std;
+
 pub use class::{Class, Game, classify};
 pub use window::Window;
