@@ -1,0 +1,221 @@
+//! The door: every packet toward a server, at the egress of its veth's host side.
+//!
+//! Awake: one lookup, and at most once a millisecond a look at the flow. Asleep: the flow's class decides.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    macros::classifier,
+    programs::TcContext,
+};
+use dormouse_abi::{
+    gate::{OPEN, PARK, DRAINING, state as gate_state},
+    node,
+    server::{ServerKey, ServerRef, ServerState, server_flag},
+};
+use dormouse_packet::{
+    Class,
+    headers::{self, ETHERNET_LEN, Fragment, Packet, Source as _},
+};
+
+use crate::{
+    flow::{self, Look},
+    maps::{SERVERS, count, gate, node_value, state},
+    park::{Parked, knock, park},
+    skb::Skb,
+    verdict::{Hook, Verdict},
+};
+
+/// How long the time of the last player may lag behind, nanoseconds: within it no flow is looked up.
+const PLAYER_RESOLUTION_NS: u64 = 1_000_000;
+
+#[classifier]
+pub fn door_tcx(ctx: TcContext) -> i32 {
+    toward_server(Skb::new(ctx.skb.skb)).action(Hook::Tcx)
+}
+
+#[classifier]
+pub fn door_clsact(ctx: TcContext) -> i32 {
+    toward_server(Skb::new(ctx.skb.skb)).action(Hook::Clsact)
+}
+
+/// What a bench compares the door with: the cost of being called at all.
+#[classifier]
+pub fn empty(_ctx: TcContext) -> i32 {
+    aya_ebpf::bindings::TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn toward_server(skb: Skb) -> Verdict {
+    let Ok(packet) = headers::network(&skb, ETHERNET_LEN, skb.ethertype()) else { return Verdict::Pass };
+    judge(skb, &packet, u64::from(skb.ifindex()))
+}
+
+/// The part that the TC hook and `cgroup_skb` share.
+#[inline(always)]
+pub fn judge(skb: Skb, packet: &Packet, scope: u64) -> Verdict {
+    if packet.fragment == Fragment::Later {
+        return Verdict::Pass;
+    }
+    let key = ServerKey::new(scope, packet.destination_port, packet.protocol);
+    // SAFETY: entries are replaced whole by user space; a copy of 8 aligned bytes is never torn.
+    let Some(server) = (unsafe { SERVERS.get(&key) }) else { return Verdict::Pass };
+    let server = *server;
+    let (Some(word), Some(values)) = (gate(server.slot), state(server.slot)) else { return Verdict::Pass };
+    if server.flags & server_flag::PATH_PROBE != 0 {
+        // SAFETY: a live map value; only our own daemon's test datagrams come here.
+        unsafe { (*values).path_probes += 1 };
+        return Verdict::Consume;
+    }
+    count(server.slot, |counters| {
+        counters.packets += 1;
+        counters.bytes += u64::from(skb.len());
+    });
+    // SAFETY: a live element of an array that user space changes word by word.
+    if gate_state(unsafe { word.read_volatile() }) == OPEN {
+        awake(skb, packet, &server, values);
+        return Verdict::Pass;
+    }
+    asleep(skb, packet, &server, values, word)
+}
+
+#[inline(always)]
+fn awake(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState) {
+    // SAFETY: a helper without arguments; a live map value.
+    let (now, last) = unsafe { (bpf_ktime_get_coarse_ns(), (*values).last_player_ns) };
+    if now.wrapping_sub(last) < PLAYER_RESOLUTION_NS {
+        return;
+    }
+    let look = flow::look(skb, packet, server, &flow::key(server, packet));
+    if look.has_payload && look.class == Class::Player {
+        // SAFETY: as above; any of several CPUs' times is right.
+        unsafe { (*values).last_player_ns = now };
+    }
+}
+
+#[inline(always)]
+fn asleep(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, word: *mut u64) -> Verdict {
+    let replay = node_value(node::REPLAY_COOKIE);
+    if replay != 0 && skb.socket_cookie() == replay {
+        return Verdict::Pass;
+    }
+    let look = flow::look(skb, packet, server, &flow::key(server, packet));
+    if !look.has_payload {
+        if look.completes_handshake {
+            // A server that speaks first wakes by this; the daemon asks its kernel whether it is true.
+            knock(skb, packet, server, values, Class::Undecided);
+        }
+        return Verdict::Pass;
+    }
+    if is_heartbeat_stale() {
+        wanted(values, look.class);
+        count(server.slot, |counters| counters.fail_open += 1);
+        return Verdict::Pass;
+    }
+    if look.older_than_doze {
+        if server.flags & server_flag::OLD_LINK_WAKES != 0 {
+            wanted(values, Class::Player);
+        }
+        return Verdict::Pass;
+    }
+    tally(server.slot, look.class);
+    // SAFETY: as in `judge`.
+    let gate = gate_state(unsafe { word.read_volatile() });
+    if (gate == PARK || gate == DRAINING) && server.flags & server_flag::SIGNAL_ONLY == 0 {
+        return hold(skb, packet, server, values, look);
+    }
+    signal(skb, packet, server, values, look);
+    Verdict::Pass
+}
+
+/// On the way into or out of a doze, and on roads that can't park: pass, and say who it was.
+#[inline(always)]
+fn signal(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, look: Look) {
+    match look.class {
+        Class::Player => {
+            wanted(values, Class::Player);
+            // SAFETY: a live map value.
+            unsafe { (*values).last_player_ns = bpf_ktime_get_coarse_ns() };
+            knock(skb, packet, server, values, Class::Player);
+        }
+        Class::Query => asked(values),
+        Class::Undecided | Class::Probe | Class::Noise => {}
+    }
+}
+
+#[inline(always)]
+fn hold(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, look: Look) -> Verdict {
+    match look.class {
+        // What is proven not to be the game goes nowhere near a UDP server's buffer. A TCP stream has a
+        // connection in the server's kernel, which alone can close it: it passes, and wakes nobody.
+        Class::Noise => {
+            count(server.slot, |counters| counters.refused += 1);
+            knock(skb, packet, server, values, Class::Noise);
+            return if packet.protocol == headers::UDP { Verdict::Consume } else { Verdict::Pass };
+        }
+        Class::Player => wanted(values, Class::Player),
+        Class::Query => asked(values),
+        Class::Probe | Class::Undecided => {}
+    }
+    match park(skb, packet, server, values, look.class) {
+        Parked::Yes => {
+            count(server.slot, |counters| counters.parked += 1);
+            Verdict::Consume
+        }
+        Parked::GateMoved => {
+            signal(skb, packet, server, values, look);
+            Verdict::Pass
+        }
+        Parked::NoRoom => {
+            count(server.slot, |counters| counters.no_room += 1);
+            // Room is short because somebody floods. Who may be a player passes and wakes; a query on UDP
+            // would only push players out of the server's buffer.
+            if look.class == Class::Undecided {
+                wanted(values, Class::Undecided);
+            }
+            if look.class == Class::Query && packet.protocol == headers::UDP {
+                return Verdict::Consume;
+            }
+            Verdict::Pass
+        }
+    }
+}
+
+/// Sets the wake flag, which needs no room anywhere. The first packet's time stays.
+#[inline(always)]
+fn wanted(values: *mut ServerState, class: Class) {
+    // SAFETY: a live map value; the daemon and the guard clear it with a plain store.
+    unsafe {
+        if (*values).wake_ns == 0 {
+            (*values).wake_class = class as u64;
+            (*values).wake_ns = bpf_ktime_get_ns();
+        }
+    }
+}
+
+#[inline(always)]
+fn asked(values: *mut ServerState) {
+    // SAFETY: as above.
+    unsafe {
+        if (*values).query_ns == 0 {
+            (*values).query_ns = bpf_ktime_get_ns();
+        }
+    }
+}
+
+#[inline(always)]
+fn tally(slot: u32, class: Class) {
+    count(slot, |counters| match class {
+        Class::Undecided => counters.undecided += 1,
+        Class::Player => counters.player += 1,
+        Class::Query => counters.query += 1,
+        Class::Probe => counters.probe += 1,
+        Class::Noise => counters.noise += 1,
+    });
+}
+
+#[inline(always)]
+fn is_heartbeat_stale() -> bool {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    now.wrapping_sub(node_value(node::HEARTBEAT_NS)) > node_value(node::STALE_AFTER_NS)
+}

@@ -1,0 +1,216 @@
+//! What a packet says about its conversation: the class, decided at its first payload and remembered.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use dormouse_abi::server::{Flow, FlowKey, ServerRef, flow_flag};
+use dormouse_packet::{
+    Class, Game, Window, classify,
+    headers::{self, ACK, Packet, RST, SYN},
+    window::WINDOW,
+};
+
+use crate::{
+    maps::{FLOWS, PREFIXES, Prefix, SCRATCH},
+    skb::{Skb, opaque},
+};
+
+/// A flow that was silent longer than this is judged anew, nanoseconds.
+const FORGET_NS: u64 = 60_000_000_000;
+
+/// What the door needs to know of one packet.
+#[derive(Clone, Copy)]
+pub struct Look {
+    pub class: Class,
+    pub has_payload: bool,
+    /// A connection that stood before the server dozed.
+    pub older_than_doze: bool,
+    /// The client's ACK that completes a handshake (no payload yet).
+    pub completes_handshake: bool,
+}
+
+impl Look {
+    const NOTHING: Self =
+        Self { class: Class::Undecided, has_payload: false, older_than_doze: false, completes_handshake: false };
+}
+
+#[inline(always)]
+pub fn key(server: &ServerRef, packet: &Packet) -> FlowKey {
+    FlowKey {
+        address: packet.source,
+        slot: server.slot,
+        port: packet.source_port,
+        server_port: packet.destination_port,
+        protocol: packet.protocol,
+        pad: [0; 3],
+    }
+}
+
+/// Looks the packet's flow up, judges it if it can be judged, and remembers the outcome.
+#[inline(always)]
+pub fn look(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
+    if packet.protocol == headers::UDP { datagram(skb, packet, server, key) } else { segment(skb, packet, server, key) }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
+    let now = now();
+    let (at, len) = headers::datagram(packet);
+    let (mut seen, mut known) = (0, Class::Undecided);
+    let found = FLOWS.get_ptr_mut(key);
+    if let Some(flow) = found {
+        // SAFETY: a live map value; two CPUs may write it at once, and either outcome is a good guess.
+        unsafe {
+            if now.wrapping_sub((*flow).last_ns) < FORGET_NS {
+                seen = (*flow).seen;
+                known = Class::from_number((*flow).class);
+            }
+        }
+    }
+    let nth = seen.saturating_add(1);
+    let class = if known == Class::Player { Class::Player } else { judge_datagram(skb, server.game, at, len, nth) };
+    if let Some(flow) = found {
+        // SAFETY: as above.
+        unsafe {
+            if seen == 0 {
+                (*flow).first_ns = now;
+            }
+            (*flow).last_ns = now;
+            (*flow).seen = nth;
+            (*flow).class = class as u8;
+        }
+    } else {
+        let flow = Flow { first_ns: now, last_ns: now, start: 0, seen: nth, class: class as u8, flags: 0, pad: [0; 6] };
+        let _ = FLOWS.insert(key, flow, 0);
+    }
+    Look { class, has_payload: true, ..Look::NOTHING }
+}
+
+#[inline(always)]
+fn judge_datagram(skb: Skb, game: u8, at: u32, len: u32, nth: u32) -> Class {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Class::Undecided };
+    let held = fill(skb, at, scratch, 0, len);
+    judge(scratch, held, len, game, nth)
+}
+
+#[inline(always)]
+fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
+    let Some(segment) = headers::segment(&skb, packet) else { return Look::NOTHING };
+    if segment.flags & SYN != 0 {
+        if segment.flags & ACK == 0 {
+            let start = segment.sequence.wrapping_add(1);
+            let flow = Flow {
+                first_ns: 0,
+                last_ns: now(),
+                start,
+                seen: 0,
+                class: Class::Undecided as u8,
+                flags: flow_flag::FROM_START,
+                pad: [0; 6],
+            };
+            let _ = FLOWS.insert(key, flow, 0);
+        }
+        return Look::NOTHING;
+    }
+    let has_payload = segment.payload_len != 0;
+    let Some(flow) = FLOWS.get_ptr_mut(key) else {
+        // Mid-stream of a connection whose start nobody saw: never judged by its bytes. The daemon asks the
+        // server's kernel whether the connection exists before it believes either way.
+        if has_payload {
+            let now = now();
+            let flow = Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, pad: [0; 6] };
+            let _ = FLOWS.insert(key, flow, 0);
+        }
+        return Look { has_payload, ..Look::NOTHING };
+    };
+    // SAFETY: a live map value; a race of two CPUs on one flow leaves one of two good guesses.
+    let seen_flow = unsafe { *flow };
+    let older_than_doze = seen_flow.flags & flow_flag::OLDER_THAN_DOZE != 0;
+    let from_start = seen_flow.flags & flow_flag::FROM_START != 0;
+    if !has_payload {
+        let completes_handshake =
+            from_start && seen_flow.first_ns == 0 && segment.flags & (ACK | RST) == ACK && segment.sequence == seen_flow.start;
+        return Look { completes_handshake, older_than_doze, ..Look::NOTHING };
+    }
+    let now = now();
+    let mut class = Class::from_number(seen_flow.class);
+    let mut held = seen_flow.seen;
+    if class == Class::Undecided && from_start {
+        (class, held) = judge_stream(skb, server.game, key, &segment, seen_flow.start, seen_flow.seen);
+    }
+    // SAFETY: as above.
+    unsafe {
+        if seen_flow.first_ns == 0 {
+            (*flow).first_ns = now;
+        }
+        (*flow).last_ns = now;
+        (*flow).seen = held;
+        (*flow).class = class as u8;
+    }
+    Look { class, has_payload: true, older_than_doze, completes_handshake: false }
+}
+
+/// Judges a stream by its first contiguous bytes; also gives back how many of them are held now.
+#[inline(always)]
+fn judge_stream(
+    skb: Skb,
+    game: u8,
+    key: &FlowKey,
+    segment: &headers::Segment,
+    start: u32,
+    held: u32,
+) -> (Class, u32) {
+    let offset = segment.sequence.wrapping_sub(start);
+    if offset > held || offset as usize >= WINDOW {
+        // A gap: what fills it will be judged with this behind it. Past the window everyone is a player.
+        let class = if held as usize >= WINDOW { Class::Player } else { Class::Undecided };
+        return (class, held);
+    }
+    if offset == 0 && held == 0 {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return (Class::Player, held) };
+        let now_held = fill(skb, segment.payload, scratch, 0, segment.payload_len);
+        let class = judge(scratch, now_held, segment.payload_len, game, 1);
+        if class == Class::Undecided {
+            // SAFETY: the scratch element is this CPU's own for the program's run.
+            let _ = PREFIXES.insert(key, unsafe { &*scratch }, 0);
+        }
+        return (class, now_held);
+    }
+    // The first bytes made room for others': who can't be judged any more is let in.
+    let Some(prefix) = PREFIXES.get_ptr_mut(key) else { return (Class::Player, held) };
+    let end = fill(skb, segment.payload, prefix, offset, segment.payload_len);
+    let held = if end > held { end } else { held };
+    (judge(prefix, held, held, game, 1), held)
+}
+
+/// Copies payload to `offset` of the window; gives back where the held bytes end.
+#[inline(always)]
+fn fill(skb: Skb, at: u32, prefix: *mut Prefix, offset: u32, len: u32) -> u32 {
+    let offset = opaque(u64::from(offset)) & (WINDOW as u64 - 1);
+    let mut len = opaque(u64::from(len));
+    if len == 0 {
+        return offset as u32;
+    }
+    if len > WINDOW as u64 {
+        len = WINDOW as u64;
+    }
+    // SAFETY: offset < WINDOW and len <= WINDOW, and the buffer is twice the window.
+    let into = unsafe { (&raw mut (*prefix).bytes).cast::<u8>().add(offset as usize) };
+    if !skb.copy_to(at, into, len as u32) {
+        return offset as u32;
+    }
+    let end = (offset + len) as u32;
+    if end > WINDOW as u32 { WINDOW as u32 } else { end }
+}
+
+/// A function of its own: the classifiers are verified once a call, not once a caller's path.
+#[inline(never)]
+fn judge(prefix: *const Prefix, held: u32, total: u32, game: u8, nth: u32) -> Class {
+    // SAFETY: callers pass a live map value; its first WINDOW bytes are in bounds of it.
+    let bytes = unsafe { &*(&raw const (*prefix).bytes).cast::<[u8; WINDOW]>() };
+    classify(Game::from_number(game), &Window::new(bytes, held as usize, total as usize), nth)
+}

@@ -1,0 +1,89 @@
+//! A packet in the kernel, as the packet crate reads it.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use dormouse_packet::headers::Source;
+
+/// A context that the kernel handed to one of our programs, valid for its run.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    /// The network layer's EtherType, without an inline VLAN tag.
+    #[inline(always)]
+    pub fn ethertype(self) -> u16 {
+        // SAFETY: the context is valid for the program's run (the verifier proves each access).
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).ifindex }
+    }
+
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// The cookie of the local socket that sent this; 0 for a forwarded packet.
+    #[inline(always)]
+    pub fn socket_cookie(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_get_socket_cookie(self.0.cast()) }
+    }
+
+    #[inline(always)]
+    pub fn raw(self) -> *mut __sk_buff {
+        self.0
+    }
+
+    /// Copies `len` bytes at `at` to `into`; whether it worked.
+    ///
+    /// `into` must have room for the largest `len`: the verifier refuses the program otherwise.
+    #[inline(always)]
+    pub fn copy_to(self, at: u32, into: *mut u8, len: u32) -> bool {
+        // SAFETY: the verifier bounds `into` and `len` against the map value or record they point into.
+        unsafe { bpf_skb_load_bytes(self.0.cast::<c_void>(), at, into.cast(), len) == 0 }
+    }
+}
+
+impl Source for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper fills all N bytes or fails (and then zeroes them).
+        unsafe {
+            if bpf_skb_load_bytes(self.0.cast::<c_void>(), at, bytes.as_mut_ptr().cast(), N as u32) == 0 {
+                Some(bytes.assume_init())
+            } else {
+                None
+            }
+        }
+    }
+}
+
+/// Stops LLVM from checking one copy of a number and using another, whose bound the verifier then lost.
+#[inline(always)]
+pub fn opaque(number: u64) -> u64 {
+    let mut out = number;
+    // SAFETY: adds zero. An empty asm! is rejected by the kernel's line-info check.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) out, options(nomem, nostack, preserves_flags)) };
+    out
+}
