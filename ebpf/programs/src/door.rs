@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dormouse_abi::{
-    gate::{OPEN, PARK, DRAINING, state as gate_state},
+    gate::{DRAINING, OPEN, PARK, state as gate_state},
     node,
     server::{ServerKey, ServerRef, ServerState, server_flag},
 };
@@ -93,7 +93,13 @@ fn awake(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState
 }
 
 #[inline(always)]
-fn asleep(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, word: *mut u64) -> Verdict {
+fn asleep(
+    skb: Skb,
+    packet: &Packet,
+    server: &ServerRef,
+    values: *mut ServerState,
+    word: *mut u64,
+) -> Verdict {
     let replay = node_value(node::REPLAY_COOKIE);
     if replay != 0 && skb.socket_cookie() == replay {
         return Verdict::Pass;

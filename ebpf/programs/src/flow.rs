@@ -28,8 +28,12 @@ pub struct Look {
 }
 
 impl Look {
-    const NOTHING: Self =
-        Self { class: Class::Undecided, has_payload: false, older_than_doze: false, completes_handshake: false };
+    const NOTHING: Self = Self {
+        class: Class::Undecided,
+        has_payload: false,
+        older_than_doze: false,
+        completes_handshake: false,
+    };
 }
 
 #[inline(always)]
@@ -47,7 +51,11 @@ pub fn key(server: &ServerRef, packet: &Packet) -> FlowKey {
 /// Looks the packet's flow up, judges it if it can be judged, and remembers the outcome.
 #[inline(always)]
 pub fn look(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
-    if packet.protocol == headers::UDP { datagram(skb, packet, server, key) } else { segment(skb, packet, server, key) }
+    if packet.protocol == headers::UDP {
+        datagram(skb, packet, server, key)
+    } else {
+        segment(skb, packet, server, key)
+    }
 }
 
 #[inline(always)]
@@ -72,7 +80,8 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
         }
     }
     let nth = seen.saturating_add(1);
-    let class = if known == Class::Player { Class::Player } else { judge_datagram(skb, server.game, at, len, nth) };
+    let class =
+        if known == Class::Player { Class::Player } else { judge_datagram(skb, server.game, at, len, nth) };
     if let Some(flow) = found {
         // SAFETY: as above.
         unsafe {
@@ -84,7 +93,15 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
             (*flow).class = class as u8;
         }
     } else {
-        let flow = Flow { first_ns: now, last_ns: now, start: 0, seen: nth, class: class as u8, flags: 0, pad: [0; 6] };
+        let flow = Flow {
+            first_ns: now,
+            last_ns: now,
+            start: 0,
+            seen: nth,
+            class: class as u8,
+            flags: 0,
+            pad: [0; 6],
+        };
         let _ = FLOWS.insert(key, flow, 0);
     }
     Look { class, has_payload: true, ..Look::NOTHING }
@@ -122,7 +139,8 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
         // server's kernel whether the connection exists before it believes either way.
         if has_payload {
             let now = now();
-            let flow = Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, pad: [0; 6] };
+            let flow =
+                Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, pad: [0; 6] };
             let _ = FLOWS.insert(key, flow, 0);
         }
         return Look { has_payload, ..Look::NOTHING };
@@ -132,8 +150,10 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
     let older_than_doze = seen_flow.flags & flow_flag::OLDER_THAN_DOZE != 0;
     let from_start = seen_flow.flags & flow_flag::FROM_START != 0;
     if !has_payload {
-        let completes_handshake =
-            from_start && seen_flow.first_ns == 0 && segment.flags & (ACK | RST) == ACK && segment.sequence == seen_flow.start;
+        let completes_handshake = from_start
+            && seen_flow.first_ns == 0
+            && segment.flags & (ACK | RST) == ACK
+            && segment.sequence == seen_flow.start;
         return Look { completes_handshake, older_than_doze, ..Look::NOTHING };
     }
     let now = now();

@@ -1,0 +1,150 @@
+//! Where the door is attached. A tcx link is pinned, so that it outlives the daemon and a restarted one puts
+//! its new program into the same link, without a gap. A clsact filter outlives its process by itself.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType,
+    links::{FdLink, LinkError, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+};
+
+use super::{Door, DoorError, object::TcHook};
+
+/// Our filters' place on a clsact qdisc: before everybody who takes the kernel's default (49152).
+pub const CLSACT_PRIORITY: u16 = 1;
+/// Names our filter among others of that priority.
+pub const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xd0);
+
+/// A veth's host end that has the door on both directions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub ifindex: u32,
+    pub interface: String,
+    /// The link pins (tcx); empty on clsact.
+    pub pins: Vec<PathBuf>,
+}
+
+/// The two programs of a veth: what they are called, where they go.
+const SIDES: [(&str, TcAttachType); 2] = [("door", TcAttachType::Egress), ("answer", TcAttachType::Ingress)];
+
+impl Door {
+    /// Puts the door on a veth's host end; adopts the links of an earlier daemon if they are still there.
+    ///
+    /// # Errors
+    /// [`DoorError::Attach`] names the interface and what the kernel said.
+    pub fn attach(&mut self, ifindex: u32) -> Result<Attachment, DoorError> {
+        let interface = nix::net::if_::if_indextoname(ifindex)
+            .map_err(|error| DoorError::Interface { ifindex, source: error.into() })?
+            .to_string_lossy()
+            .into_owned();
+        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
+            interface: interface.clone(),
+            source,
+        };
+        let links = self.links_dir();
+        fs::create_dir_all(&links).map_err(|error| wrap(error.into()))?;
+        let hook = self.hook();
+        let mut pins = vec![];
+        for (name, direction) in SIDES {
+            let program = self.program(name)?;
+            match hook {
+                TcHook::Tcx => {
+                    let pin = links.join(format!("{ifindex}-{name}"));
+                    attach_tcx(program, &interface, direction, &pin).map_err(wrap)?;
+                    pins.push(pin);
+                }
+                TcHook::Clsact => attach_clsact(program, &interface, direction).map_err(wrap)?,
+            }
+        }
+        Ok(Attachment { ifindex, interface, pins })
+    }
+
+    /// Takes the door off again. An interface that is gone took it along.
+    ///
+    /// # Errors
+    /// What the kernel or bpffs said.
+    pub fn detach(&mut self, attachment: &Attachment) -> Result<(), DoorError> {
+        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
+            interface: attachment.interface.clone(),
+            source,
+        };
+        for pin in &attachment.pins {
+            match fs::remove_file(pin) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
+                _ => {}
+            }
+        }
+        if self.hook() == TcHook::Clsact {
+            for (_, direction) in SIDES {
+                // Dropping the link takes the filter away; a veth that is gone has none.
+                let link = SchedClassifierLink::attached(
+                    &attachment.interface,
+                    direction,
+                    CLSACT_PRIORITY,
+                    CLSACT_HANDLE,
+                    None,
+                );
+                drop(link);
+            }
+        }
+        Ok(())
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+    pin: &Path,
+) -> Result<(), BoxError> {
+    if let Some(old) = pinned(pin)? {
+        let link = SchedClassifierLink::try_from(FdLink::from(old))?;
+        if let Ok(id) = program.attach_to_link(link) {
+            // The pin still holds the link; ours may go.
+            drop(program.take_link(id)?);
+            return Ok(());
+        }
+        // The interface it was on is gone (ENOLINK): the number was given to another one.
+        fs::remove_file(pin)?;
+    }
+    let id =
+        program.attach_with_options(interface, direction, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(pin)?;
+    Ok(())
+}
+
+fn pinned(pin: &Path) -> Result<Option<PinnedLink>, LinkError> {
+    if pin.exists() { PinnedLink::from_pin(pin).map(Some) } else { Ok(None) }
+}
+
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<(), BoxError> {
+    match tc::qdisc_add_clsact(interface) {
+        Ok(()) | Err(TcError::AlreadyAttached) => {}
+        Err(TcError::NetlinkError(_)) => {} // EEXIST: somebody's clsact is there; a real fault shows below
+        Err(error) => return Err(error.into()),
+    }
+    let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, ..NlOptions::default() };
+    let id = match program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options)) {
+        Ok(id) => id,
+        Err(_) => {
+            // An earlier daemon's filter holds the place: replace its program.
+            let old =
+                SchedClassifierLink::attached(interface, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
+            program.attach_to_link(old)?
+        }
+    };
+    // The filter must outlive this process.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
