@@ -34,7 +34,7 @@ impl Bench {
         let dir = PathBuf::from(format!("/sys/fs/bpf/dormouse-test-{name}-{}", std::process::id()));
         let mut door = Door::load_with(&dir, hook).unwrap_or_else(|error| panic!("{error}"));
         let reader = door.take_reader().unwrap();
-        door.configure(Duration::from_secs(3600), 0, 42);
+        door.configure(Duration::from_hours(1), 0, 42);
         let arrays = door.arrays();
         arrays.reset(SLOT);
         Self { door, reader, arrays, dir }
@@ -46,9 +46,7 @@ impl Bench {
     }
 
     fn run(&mut self, frame: &[u8]) -> u32 {
-        let mut options = TestRunOptions::default();
-        options.data_in = Some(frame);
-        options.repeat = 1;
+        let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::default() };
         self.door.program("door").unwrap().test_run(options).unwrap().return_value
     }
 

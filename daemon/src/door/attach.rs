@@ -135,14 +135,14 @@ fn attach_clsact(
         Err(error) => return Err(error.into()),
     }
     let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, ..NlOptions::default() };
-    let id = match program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options)) {
-        Ok(id) => id,
-        Err(_) => {
-            // An earlier daemon's filter holds the place: replace its program.
-            let old =
-                SchedClassifierLink::attached(interface, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
-            program.attach_to_link(old)?
-        }
+    let id = if let Ok(id) =
+        program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options))
+    {
+        id
+    } else {
+        // An earlier daemon's filter holds the place: replace its program.
+        let old = SchedClassifierLink::attached(interface, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)?;
+        program.attach_to_link(old)?
     };
     // The filter must outlive this process.
     std::mem::forget(program.take_link(id)?);

@@ -2,7 +2,7 @@
 //! that was held back would block every other server.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     sync::Arc,
 };
@@ -56,9 +56,13 @@ impl RecordReader {
     pub(super) fn new(ring: RingBuf<MapData>, arrays: Arc<Arrays>) -> Self {
         Self { ring, arrays }
     }
+}
+
+impl Iterator for RecordReader {
+    type Item = Record;
 
     /// The next record, if there is one; its room in the ring and its quota are free again.
-    pub fn next(&mut self) -> Option<Record> {
+    fn next(&mut self) -> Option<Record> {
         loop {
             let item = self.ring.next()?;
             let Some((header, frame)) = RecordHeader::read(&item) else { continue };
@@ -85,10 +89,7 @@ fn reserved(header: &RecordHeader) -> u32 {
 }
 
 fn decode(header: &RecordHeader, frame: &[u8]) -> Record {
-    let address = match Ipv6Addr::from(header.address).to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        v6 => v6,
-    };
+    let address = Ipv6Addr::from(header.address).to_canonical();
     let knock = Knock {
         slot: header.slot,
         class: Class::from_number(header.class),
