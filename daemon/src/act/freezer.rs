@@ -85,13 +85,15 @@ impl Freezer {
             Ok(directory) => directory.ino(),
             Err(source) => return Err(classify(&cgroup, "", "open", source)),
         };
-        let open = |file: &'static str, write: bool| {
-            match File::options().read(true).write(write).open(cgroup.join(file)) {
-                Err(source) if source.kind() == io::ErrorKind::NotFound && cgroup.exists() => {
-                    Err(FreezeError::NotFreezable { cgroup: cgroup.clone() })
-                }
-                opened => opened.map_err(|source| classify(&cgroup, file, "open", source)),
+        let open = |file: &'static str, write: bool| match File::options()
+            .read(true)
+            .write(write)
+            .open(cgroup.join(file))
+        {
+            Err(source) if source.kind() == io::ErrorKind::NotFound && cgroup.exists() => {
+                Err(FreezeError::NotFreezable { cgroup: cgroup.clone() })
             }
+            opened => opened.map_err(|source| classify(&cgroup, file, "open", source)),
         };
         let setting = open(SETTING, true)?;
         let events = open(EVENTS, false)?;

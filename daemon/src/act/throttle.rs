@@ -47,9 +47,7 @@ pub struct BadCpuMax;
 pub fn read(cgroup: &Path) -> Result<CpuMax, ThrottleError> {
     let content =
         std::fs::read_to_string(cgroup.join(FILE)).map_err(|source| classify(cgroup, "read", source))?;
-    content
-        .parse()
-        .map_err(|BadCpuMax| ThrottleError::Unreadable { cgroup: cgroup.to_path_buf(), content })
+    content.parse().map_err(|BadCpuMax| ThrottleError::Unreadable { cgroup: cgroup.to_path_buf(), content })
 }
 
 /// Sets the bandwidth; putting back is writing what was read before.

@@ -59,7 +59,9 @@ pub enum Outcome {
     /// Another cgroup or interface has the name now; it was not touched.
     Replaced,
     /// Somebody else has changed it since; it was left alone.
-    Foreign { found: String },
+    Foreign {
+        found: String,
+    },
     /// Others use it by now; it was left alone.
     InUse,
 }

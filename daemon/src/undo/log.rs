@@ -156,7 +156,10 @@ impl UndoLog {
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Contents::default()),
             bytes => {
                 let parsed = Parsed::of(&bytes.map_err(UndoError::io("read", &self.path))?);
-                Ok(Contents { pending: parsed.pending.into_values().collect(), unreadable: parsed.unreadable })
+                Ok(Contents {
+                    pending: parsed.pending.into_values().collect(),
+                    unreadable: parsed.unreadable,
+                })
             }
         }
     }
@@ -182,7 +185,11 @@ impl UndoLog {
     /// cuts off a torn last line.
     fn lock(&self) -> Result<(File, Parsed), UndoError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(UndoError::io("create", folder))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(UndoError::io("create", folder))?;
         let fail = |action| UndoError::io(action, &self.path);
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
@@ -243,8 +250,12 @@ struct Parsed {
 impl Parsed {
     fn of(bytes: &[u8]) -> Self {
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut parsed =
-            Self { pending: BTreeMap::new(), highest: 0, unreadable: usize::from(whole < bytes.len()), whole };
+        let mut parsed = Self {
+            pending: BTreeMap::new(),
+            highest: 0,
+            unreadable: usize::from(whole < bytes.len()),
+            whole,
+        };
         for line in bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(Line::Before(entry)) => {

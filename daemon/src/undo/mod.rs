@@ -50,3 +50,5 @@ impl UndoError {
     }
 }
 
+#[cfg(test)]
+mod tests;
