@@ -1,4 +1,7 @@
 //! The node agent: discover, observe, decide, act.
 
+pub mod act;
 pub mod door;
 pub mod limits;
+pub mod sleep;
+pub mod undo;

@@ -1,0 +1,189 @@
+//! Into the doze: gate = signal → a grace period → freeze, wait → look again, abort on anything → gate =
+//! park. A login between any two steps is seen by the flag, the sockets, or the gate.
+
+use std::{io, net::IpAddr, sync::atomic::Ordering::SeqCst};
+
+use dormouse_abi::{
+    gate::{OPEN, PARK, SIGNAL},
+    server::FlowKey,
+};
+use dormouse_packet::headers::TCP;
+
+use super::{Asleep, Sleeper, Ways};
+use crate::{
+    act::{
+        freezer::{DEFAULT_TIMEOUT, FreezeError},
+        throttle::{self, ThrottleError},
+    },
+    discover::{netlink::NetlinkError, sockets},
+    door::monotonic_ns,
+    limits::DozeBy,
+    undo::{Change, UndoError},
+};
+
+/// A server fell asleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dozed {
+    pub by: DozeBy,
+    /// Connections that stood before and stay.
+    pub older_connections: usize,
+}
+
+/// Why a doze was called off; the server is awake and its gate open.
+#[derive(Debug, thiserror::Error)]
+pub enum DozeAborted {
+    #[error("a player knocked while it fell asleep")]
+    Knocked,
+    #[error("{what} waits in its sockets")]
+    Waiting { what: String },
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
+    #[error(transparent)]
+    Throttle(#[from] ThrottleError),
+    #[error("the undo log can't be written, so nothing is changed: {0}")]
+    Undo(#[from] UndoError),
+    #[error("its sockets can't be listed: {0}")]
+    Sockets(#[from] NetlinkError),
+    #[error("it sleeps already")]
+    Asleep,
+}
+
+impl Sleeper {
+    /// Puts the server to doze. `decided_ns` (`CLOCK_MONOTONIC`) is when that was decided: a player seen
+    /// later calls it off.
+    ///
+    /// # Errors
+    /// [`DozeAborted`]; the server is awake again.
+    pub fn doze(&self, by: DozeBy, throttle_percent: u32, decided_ns: u64) -> Result<Dozed, DozeAborted> {
+        let mut ways = self.ways();
+        if ways.asleep.is_some() {
+            return Err(DozeAborted::Asleep);
+        }
+        let arrays = &self.node.arrays;
+        let state = arrays.state(self.slot);
+        state.wake_ns.store(0, SeqCst);
+        state.query_ns.store(0, SeqCst);
+        self.wanted.store(false, SeqCst);
+        arrays.set_gate(self.slot, SIGNAL);
+        grace_period();
+        let slept = match by {
+            DozeBy::Freeze => self.freeze(&mut ways, decided_ns),
+            DozeBy::Throttle => self.throttle(&mut ways, throttle_percent),
+        };
+        match slept {
+            Ok(asleep) => {
+                let older_connections = asleep.older.len();
+                ways.asleep = Some(asleep);
+                // A throttled server runs: its packets pass, and a player's sets the flag.
+                if by == DozeBy::Freeze {
+                    arrays.set_gate(self.slot, PARK);
+                }
+                self.stop_deep.store(false, SeqCst);
+                self.asleep.store(true, SeqCst);
+                // Who wanted it awake meanwhile left a note.
+                if self.wanted.swap(false, SeqCst) {
+                    let _ = self.wake_holding(&mut ways, None);
+                    return Err(DozeAborted::Knocked);
+                }
+                Ok(Dozed { by, older_connections })
+            }
+            Err(aborted) => {
+                arrays.set_gate(self.slot, OPEN);
+                Err(aborted)
+            }
+        }
+    }
+
+    /// Steps 3 and 4; on an error the server runs again.
+    fn freeze(&self, ways: &mut Ways, decided_ns: u64) -> Result<Asleep, DozeAborted> {
+        let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
+        let seq = ways.log.before(change)?;
+        let looked = ways.freezer.freeze(DEFAULT_TIMEOUT).map_err(DozeAborted::from).and_then(|()| {
+            let older = self.look_again(ways, decided_ns)?;
+            Ok(Asleep { by: DozeBy::Freeze, cpu_max: None, undo: vec![seq], older, since_ns: monotonic_ns() })
+        });
+        if looked.is_err() {
+            // A vanished cgroup needs no thaw; any other failure is the guard's and `off`'s, by the log.
+            if ways.freezer.thaw().is_ok() {
+                self.node.clerk.done(&ways.log, vec![seq]);
+            }
+        }
+        looked
+    }
+
+    fn throttle(&self, ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
+        let cgroup = ways.freezer.cgroup();
+        let old = throttle::read(cgroup)?;
+        let new = old.throttled(percent);
+        let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
+        throttle::write(cgroup, new)?;
+        Ok(Asleep {
+            by: DozeBy::Throttle,
+            cpu_max: Some(old),
+            undo: vec![seq],
+            older: vec![],
+            since_ns: monotonic_ns(),
+        })
+    }
+
+    /// What came between the decision and the freeze; gives back the connections that stood before.
+    pub(super) fn look_again(&self, ways: &mut Ways, decided_ns: u64) -> Result<Vec<FlowKey>, DozeAborted> {
+        let state = self.node.arrays.state(self.slot);
+        if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
+            return Err(DozeAborted::Knocked);
+        }
+        let sockets = sockets::list(&mut ways.sockets.diag)?;
+        let waiting = |what: String| Err(DozeAborted::Waiting { what });
+        for listener in sockets.listeners_on(&self.ports) {
+            if listener.accept_queue != 0 {
+                return waiting(format!("a new connection to {}", listener.local));
+            }
+        }
+        for udp in sockets.udp.iter().filter(|udp| self.ports.contains(&udp.local.port())) {
+            if udp.unread != 0 {
+                return waiting(format!("a datagram to {}", udp.local));
+            }
+        }
+        let mut older = vec![];
+        for connection in sockets.connections_on(&self.ports) {
+            if connection.unread != 0 && !connection.closed_by_remote {
+                return waiting(format!("data from {}", connection.remote));
+            }
+            older.push(FlowKey {
+                address: mapped(connection.remote.ip()),
+                slot: self.slot,
+                port: connection.remote.port(),
+                server_port: connection.local.port(),
+                protocol: TCP,
+                pad: [0; 3],
+            });
+        }
+        let mut door = self.node.door.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for key in &older {
+            if let Err(error) = door.mark_older(key, true) {
+                tracing::warn!(server = %self.name, %error, "an open connection could not be marked");
+            }
+        }
+        Ok(older)
+    }
+}
+
+pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Waits until every program that may have read the old gate has ended: `MEMBARRIER_CMD_GLOBAL` is
+/// `synchronize_rcu()` (kernel/sched/membarrier.c, since Linux 4.3).
+fn grace_period() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no pointers.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if done != 0 {
+        // Refused with nohz_full CPUs. A TC program runs for microseconds with interrupts' bottom half off.
+        tracing::debug!(error = %io::Error::last_os_error(), "membarrier is refused, waiting instead");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

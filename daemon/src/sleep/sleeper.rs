@@ -1,0 +1,159 @@
+//! What is shared about one server by those who put it to sleep and those who wake it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use dormouse_abi::server::FlowKey;
+
+use super::Queue;
+use crate::{
+    act::{freezer::Freezer, throttle::CpuMax},
+    door::{Arrays, Door, Replayer},
+    limits::{DozeBy, FirstSpeaker},
+    netns::NamespaceSockets,
+    undo::{Seq, UndoLog},
+};
+
+/// What every server of the node shares.
+pub struct Node {
+    pub arrays: Arc<Arrays>,
+    pub door: Arc<Mutex<Door>>,
+    pub replayer: Replayer,
+    pub clerk: Clerk,
+}
+
+/// One server that may sleep.
+pub struct Sleeper {
+    pub slot: u32,
+    pub name: Arc<str>,
+    /// The server's TCP and UDP ports.
+    pub ports: Vec<u16>,
+    pub node: Arc<Node>,
+    /// Settings that an operator may change while it runs.
+    pub manners: RwLock<Manners>,
+    pub(super) ways: Mutex<Ways>,
+    pub(super) queue: Mutex<Queue>,
+    /// Somebody wanted it awake and found the lock taken.
+    pub(super) wanted: AtomicBool,
+    /// It sleeps: the watch looks at its flags.
+    pub(super) asleep: AtomicBool,
+    /// Set with `wanted` or on the way out: a page-out stops at its next step.
+    pub stop_deep: Arc<AtomicBool>,
+    pub replayed: AtomicU64,
+    pub expired: AtomicU64,
+}
+
+/// How a sleeping server is treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    pub first_speaker: FirstSpeaker,
+    pub patience: Duration,
+    pub query_thaw: Duration,
+}
+
+/// The handles that move a server; whoever holds the lock may use them.
+pub struct Ways {
+    pub freezer: Freezer,
+    pub log: UndoLog,
+    pub sockets: NamespaceSockets,
+    pub asleep: Option<Asleep>,
+}
+
+/// How a server sleeps.
+#[derive(Debug)]
+pub struct Asleep {
+    pub by: DozeBy,
+    /// What to put back into `cpu.max`.
+    pub cpu_max: Option<CpuMax>,
+    /// The undo entries that are done with once it is awake.
+    pub undo: Vec<Seq>,
+    /// Connections that stood before the doze and pass the door.
+    pub older: Vec<FlowKey>,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub since_ns: u64,
+}
+
+impl Sleeper {
+    pub fn new(
+        slot: u32,
+        name: Arc<str>,
+        ports: Vec<u16>,
+        node: Arc<Node>,
+        manners: Manners,
+        ways: Ways,
+    ) -> Self {
+        Self {
+            slot,
+            name,
+            ports,
+            node,
+            manners: RwLock::new(manners),
+            asleep: AtomicBool::new(ways.asleep.is_some()),
+            ways: Mutex::new(ways),
+            queue: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            stop_deep: Arc::default(),
+            replayed: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(SeqCst)
+    }
+
+    pub fn manners(&self) -> Manners {
+        *self.manners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Exclusive use of the handles. A panic of an earlier holder does not lock players out.
+    pub fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that ended without a replay.
+    pub(super) fn ended(&self, records: u32) {
+        for _ in 0..records {
+            self.node.arrays.end_record(self.slot);
+        }
+        self.expired.fetch_add(u64::from(records), SeqCst);
+    }
+}
+
+/// Marks undo entries as done, off the path of a wake: until then the log says "may be asleep", which is
+/// only ever answered by a harmless second thaw.
+#[derive(Clone)]
+pub struct Clerk(mpsc::Sender<(UndoLog, Vec<Seq>)>);
+
+impl Clerk {
+    /// Starts the clerk's thread.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start() -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
+        std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
+            for (log, seqs) in receiver {
+                if let Err(error) = log.undone(&seqs) {
+                    tracing::warn!(?error, "the undo log could not be shortened; it will be played back harmlessly");
+                }
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    pub fn done(&self, log: &UndoLog, seqs: Vec<Seq>) {
+        // The clerk lives as long as the process.
+        let _ = self.0.send((log.clone(), seqs));
+    }
+}
