@@ -158,7 +158,7 @@ impl Sleeper {
                 pad: [0; 3],
             });
         }
-        let mut door = self.node.door.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut door = self.node.door();
         for key in &older {
             if let Err(error) = door.mark_older(key, true) {
                 tracing::warn!(server = %self.name, %error, "an open connection could not be marked");

@@ -1,6 +1,7 @@
 //! What is shared about one server by those who put it to sleep and those who wake it.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -10,11 +11,13 @@ use std::{
 };
 
 use dormouse_abi::server::FlowKey;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::Queue;
+use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
-    door::{Arrays, Door, Replayer},
+    door::{Arrays, Door, RecordReader, Replayer},
     limits::{DozeBy, FirstSpeaker},
     netns::NamespaceSockets,
     undo::{Seq, UndoLog},
@@ -23,9 +26,40 @@ use crate::{
 /// What every server of the node shares.
 pub struct Node {
     pub arrays: Arc<Arrays>,
-    pub door: Arc<Mutex<Door>>,
+    pub door: Mutex<Door>,
     pub replayer: Replayer,
     pub clerk: Clerk,
+    pub slots: Slots,
+    pub(super) reader: Mutex<RecordReader>,
+    /// Servers that a player asked for, and when: the watch wakes them one after the other.
+    pub(super) to_wake: Mutex<VecDeque<(u32, u64)>>,
+    /// Gets the watch out of its poll(2).
+    pub(super) kick: EventFd,
+    pub(super) reports: UnboundedSender<Report>,
+}
+
+impl Node {
+    /// # Errors
+    /// The ring has another reader, or the kernel gives no descriptor.
+    pub fn new(mut door: Door, replayer: Replayer, reports: UnboundedSender<Report>) -> anyhow::Result<Self> {
+        let reader = Mutex::new(door.take_reader()?);
+        Ok(Self {
+            arrays: door.arrays(),
+            door: Mutex::new(door),
+            replayer,
+            clerk: Clerk::start()?,
+            slots: Slots::default(),
+            reader,
+            to_wake: Mutex::default(),
+            kick: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            reports,
+        })
+    }
+
+    /// The door, for routing and questions; never on the way of a packet.
+    pub fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One server that may sleep.

@@ -129,7 +129,7 @@ impl Sleeper {
                 tracing::warn!(server = %self.name, "packets were still under way when the gate opened");
                 break;
             }
-            self.pump();
+            self.node.read_records();
         }
         arrays.set_gate(self.slot, after);
         replayed += self.replay_queue();

@@ -1,0 +1,180 @@
+//! The watch: one thread that reads the ring, looks at the flags, and wakes. Nothing here waits for a
+//! server: a slow wake of one holds up nobody.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use dormouse_abi::MAX_SERVERS;
+use dormouse_packet::{Class, headers::TCP};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Node, Sleeper, Woken};
+use crate::{
+    door::{Knock, Record, monotonic_ns},
+    limits::FirstSpeaker,
+};
+
+/// How long a flag may stand before it is seen, when the ring had no room to tell of it.
+const LOOK_AT_FLAGS: Duration = Duration::from_millis(50);
+/// How often what is parked is looked over for its age.
+const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+
+/// What the watch tells the rest of the daemon.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Somebody knocked on a server that does not sleep by an open gate.
+    Knock(Knock),
+    /// The watch woke a server for a player.
+    Woken { slot: u32, woken: Woken, from: Option<Knock> },
+    /// It tried to; the stage machine tries again.
+    WakeFailed { slot: u32, reason: String },
+    /// A silent or undecided connection has waited for `patience`: is it still there? Then it is a player.
+    Patience(Knock),
+    /// A handshake with a server that speaks first: is it true? Then it is a player.
+    Handshake(Knock),
+}
+
+/// Who has which slot.
+pub struct Slots(RwLock<Vec<Option<Arc<Sleeper>>>>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(RwLock::new(vec![None; MAX_SERVERS as usize]))
+    }
+}
+
+impl Slots {
+    pub fn get(&self, slot: u32) -> Option<Arc<Sleeper>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(slot as usize)?.clone()
+    }
+
+    pub fn set(&self, slot: u32, sleeper: Option<Arc<Sleeper>>) {
+        if let Some(place) =
+            self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(slot as usize)
+        {
+            *place = sleeper;
+        }
+    }
+
+    /// The lowest slot that nobody has.
+    pub fn free(&self, taken: impl Fn(u32) -> bool) -> Option<u32> {
+        let slots = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (0..MAX_SERVERS).find(|slot| slots[*slot as usize].is_none() && !taken(*slot))
+    }
+
+    fn asleep(&self) -> Vec<Arc<Sleeper>> {
+        let slots = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().flatten().filter(|sleeper| sleeper.is_asleep()).cloned().collect()
+    }
+}
+
+impl Node {
+    /// Reads everything out of the ring: packets into their servers' queues, players onto the list of those
+    /// to be woken.
+    pub(super) fn read_records(&self) {
+        // Whoever holds the reader reads it empty.
+        let Ok(mut reader) = self.reader.try_lock() else { return std::thread::yield_now() };
+        let records: Vec<Record> = reader.by_ref().collect();
+        drop(reader);
+        for record in records {
+            self.take_in(record);
+        }
+    }
+
+    fn take_in(&self, record: Record) {
+        let (knock, parked) = match record {
+            Record::Parked(parked) => (parked.knock, Some(parked)),
+            Record::Knock(knock) => (knock, None),
+        };
+        let Some(sleeper) = self.slots.get(knock.slot) else {
+            // The server was dropped meanwhile: its gate must not wait for this record.
+            if parked.is_some() {
+                self.arrays.end_record(knock.slot);
+            }
+            return;
+        };
+        let was_parked = parked.is_some();
+        if let Some(parked) = parked {
+            let ended = sleeper.queue().push(parked);
+            sleeper.ended(ended);
+        }
+        if knock.class == Class::Player {
+            self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back((knock.slot, knock.time_ns));
+            let _ = self.kick.arm();
+        }
+        let first_speaker = sleeper.manners().first_speaker;
+        let report = match (knock.class, was_parked, first_speaker) {
+            (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
+            (Class::Undecided, false, FirstSpeaker::Client) => return,
+            (Class::Undecided, true, _) if knock.protocol != TCP => return,
+            (Class::Undecided, ..) => Report::Patience(knock),
+            _ => Report::Knock(knock),
+        };
+        let _ = self.reports.send(report);
+    }
+
+    fn wake_who_is_wanted(&self) {
+        loop {
+            let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((slot, knocked_ns)) = next else { return };
+            let Some(sleeper) = self.slots.get(slot) else { continue };
+            self.wake_and_report(&sleeper, knocked_ns);
+        }
+    }
+
+    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64) {
+        let report = match sleeper.wake(Some(knocked_ns)) {
+            Ok(None) => return,
+            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from: None },
+            Err(error) => Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() },
+        };
+        let _ = self.reports.send(report);
+    }
+
+    /// What needs no record: the flags, and what grew old in the queues.
+    fn look_at_flags(&self, expire: bool) {
+        let now = monotonic_ns();
+        for sleeper in self.slots.asleep() {
+            let state = self.arrays.state(sleeper.slot);
+            let flagged = state.wake_ns.load(SeqCst);
+            if flagged != 0 || sleeper.wanted.load(SeqCst) {
+                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged });
+            }
+            if expire {
+                let patience = sleeper.manners().patience;
+                let mut queue = sleeper.queue();
+                let ended = queue.expire(now) + queue.expire_undecided_datagrams(now, patience);
+                drop(queue);
+                sleeper.ended(ended);
+            }
+        }
+    }
+}
+
+/// Runs the watch; returns when `stop` says so.
+pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
+    let ring = node.reader.lock().unwrap_or_else(PoisonError::into_inner).as_raw_fd();
+    // SAFETY: the reader lives in `node`, which outlives this call, and never closes its descriptor.
+    let ring = unsafe { BorrowedFd::borrow_raw(ring) };
+    let mut expired = Instant::now();
+    let mut looked = Instant::now();
+    while !stop() {
+        let mut fds = [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(node.kick.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(LOOK_AT_FLAGS.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut fds, timeout);
+        let _ = node.kick.read();
+        node.read_records();
+        node.wake_who_is_wanted();
+        if looked.elapsed() >= LOOK_AT_FLAGS {
+            let expire = expired.elapsed() >= EXPIRE_EVERY;
+            node.look_at_flags(expire);
+            looked = Instant::now();
+            if expire {
+                expired = looked;
+            }
+        }
+    }
+}
