@@ -1,3 +1,5 @@
 //! The node agent: discover, observe, decide, act.
 
+pub mod discover;
 pub mod limits;
+pub mod netns;
