@@ -10,5 +10,16 @@ pub mod profile;
 pub mod selector;
 pub mod sockets;
 
+use crate::netns::{Helper, NamespaceSockets, NetnsError};
+use selector::Found;
+
+/// Sockets in a server's network namespace, through the helper unless it is the daemon's own.
+pub fn namespace_sockets(found: &Found, helper: &Helper) -> Result<NamespaceSockets, NetnsError> {
+    let sockets =
+        if found.host_network { NamespaceSockets::own()? } else { helper.sockets(found.main.pid)? };
+    // The number could have become another process's before its namespace was opened.
+    if found.main.is_alive() { Ok(sockets) } else { Err(NetnsError::Gone { pid: found.main.pid }) }
+}
+
 #[cfg(test)]
 pub(crate) mod testing;

@@ -37,8 +37,7 @@ impl Controllers {
     /// Reads what is enabled for one cgroup, or for the whole hierarchy at its root.
     pub fn of(cgroup: &Path) -> Result<Self, MountError> {
         let path = cgroup.join("cgroup.controllers");
-        let text =
-            std::fs::read_to_string(&path).map_err(|source| MountError::Read { path, source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| MountError::Read { path, source })?;
         let has = |name| text.split_ascii_whitespace().any(|word| word == name);
         Ok(Self { cpu: has("cpu"), memory: has("memory") })
     }
@@ -54,8 +53,8 @@ pub struct CgroupRoot {
 impl CgroupRoot {
     /// Finds it in this process's mount table.
     pub fn find() -> Result<Self, MountError> {
-        let table = std::fs::read(MOUNTINFO)
-            .map_err(|source| MountError::Read { path: MOUNTINFO.into(), source })?;
+        let table =
+            std::fs::read(MOUNTINFO).map_err(|source| MountError::Read { path: MOUNTINFO.into(), source })?;
         let path = cgroup2_mount(&table)?;
         let controllers = Controllers::of(&path)?;
         Ok(Self { path, controllers })

@@ -122,7 +122,8 @@ impl Netlink {
                 .get(..length)
                 .ok_or_else(|| malformed(format!("a message of {length} bytes was cut off")))?;
             while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(|error| malformed(error.to_string()))?;
+                let message =
+                    NetlinkBuffer::new_checked(rest).map_err(|error| malformed(error.to_string()))?;
                 let (kind, length) = (message.message_type(), message.length() as usize);
                 let body = rest
                     .get(NETLINK_HEADER..length)
@@ -188,6 +189,8 @@ const NETLINK_HEADER: usize = size_of::<NetlinkHeader>();
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{send, socketpair};
+
     use super::*;
 
     const RTM_GETLINK: u16 = 18;
@@ -212,5 +215,67 @@ mod tests {
         // The socket stays usable.
         body[4..8].copy_from_slice(&1_u32.to_ne_bytes());
         assert_eq!(route.request(RTM_GETLINK, Ask::One, &body).unwrap().len(), 1);
+    }
+    /// A stand-in for the kernel: what is sent into the second end is what the socket receives.
+    fn rigged() -> (Netlink, OwnedFd) {
+        let (ours, kernel) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        (Netlink { fd: ours, sequence: 7 }, kernel)
+    }
+
+    fn packet(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; NETLINK_HEADER];
+        packet.extend_from_slice(body);
+        let length = packet.len() as u32;
+        let mut header = NetlinkBuffer::new(&mut packet);
+        header.set_length(length);
+        header.set_message_type(kind);
+        header.set_flags(flags);
+        header.set_sequence_number(sequence);
+        packet
+    }
+
+    fn receive(netlink: &mut Netlink, milliseconds: u64) -> Result<Option<Vec<Message>>, NetlinkError> {
+        netlink.receive(RTM_GETLINK, Instant::now() + Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let (mut netlink, _kernel) = rigged();
+        assert!(matches!(receive(&mut netlink, 20), Err(NetlinkError::Timeout)));
+    }
+
+    #[test]
+    fn old_answers_are_skipped_and_interrupted_ones_repeated() {
+        let (mut netlink, kernel) = rigged();
+        let tell = |packet: &[u8]| send(kernel.as_raw_fd(), packet, MsgFlags::empty()).unwrap();
+        tell(&packet(16, 0, 6, b"old."));
+        tell(&packet(NLMSG_DONE, 0, 6, &[0; 4]));
+        tell(&[packet(16, 0, 7, b"one."), packet(16, 0, 7, b"two.")].concat());
+        tell(&packet(NLMSG_DONE, 0, 7, &[]));
+        let messages = receive(&mut netlink, 1000).unwrap().unwrap();
+        assert_eq!(
+            messages.iter().map(|message| message.body.as_slice()).collect::<Vec<_>>(),
+            [b"one.", b"two."]
+        );
+        tell(&packet(16, NLM_F_DUMP_INTR, 7, b"half"));
+        tell(&packet(NLMSG_DONE, 0, 7, &[0; 4]));
+        assert_eq!(receive(&mut netlink, 1000).unwrap(), None);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #[test]
+        fn no_answer_makes_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..80), length: u8) {
+            let (mut netlink, kernel) = rigged();
+            let mut bytes = bytes;
+            // Often nearly right: a length that may or may not fit.
+            bytes[0] = length;
+            for byte in bytes.iter_mut().take(4).skip(1) {
+                *byte = 0;
+            }
+            send(kernel.as_raw_fd(), &bytes, MsgFlags::empty()).unwrap();
+            let _ = receive(&mut netlink, 1);
+        }
     }
 }

@@ -158,8 +158,8 @@ pub fn is_empty(cgroup: &Path) -> Result<bool, ProcessError> {
 /// even without the cpu controller).
 pub fn cpu_time(cgroup: &Path) -> Result<Duration, ProcessError> {
     let path = cgroup.join("cpu.stat");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| ProcessError::Read { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ProcessError::Read { path: path.clone(), source })?;
     keyed(&text, "usage_usec").map(Duration::from_micros).ok_or(ProcessError::Malformed { path, text })
 }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(id.cmdline().unwrap()[0], "sleep");
         assert_eq!(id.comm().unwrap(), "sleep");
         assert!(id.exe().unwrap().is_absolute());
-        assert!(id.age().unwrap() < Duration::from_secs(3600));
+        assert!(id.age().unwrap() < Duration::from_hours(1));
         assert_eq!(cgroup_pids(cgroup.path()).unwrap(), [victim.pid()]);
         assert!(!is_empty(cgroup.path()).unwrap());
         let resident = resident(&[victim.pid()]).unwrap();

@@ -184,21 +184,13 @@ impl Selector {
     /// Every other selector names one server and has nothing to list.
     pub fn matches(&self, root: &CgroupRoot) -> Result<Vec<PathBuf>, SelectorError> {
         let Self::Cgroup(glob) = self else { return Ok(Vec::new()) };
-        let mut running = self.directories(root, glob);
+        let mut running = directories(root, glob);
         running.retain(|directory| cgroup_pids(directory).is_ok_and(|pids| !pids.is_empty()));
         Ok(running)
     }
 
-    fn directories(&self, root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
-        let pattern = format!("{}{glob}", glob::Pattern::escape(&root.path.to_string_lossy()));
-        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        // The pattern was checked when the selector was read; a directory that can't be read is not there.
-        let Ok(paths) = glob::glob_with(&pattern, options) else { return Vec::new() };
-        paths.flatten().filter(|path| path.is_dir()).collect()
-    }
-
     fn only_match(&self, root: &CgroupRoot, glob: &str) -> Result<PathBuf, SelectorError> {
-        let all = self.directories(root, glob);
+        let all = directories(root, glob);
         if all.is_empty() {
             let (parent, nearby) = nearby(root, glob);
             return Err(SelectorError::NoMatch { selector: self.clone(), parent, nearby });
@@ -349,12 +341,19 @@ impl Selector {
     }
 }
 
+/// The cgroups that a glob matches.
+fn directories(root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
+    let pattern = format!("{}{glob}", glob::Pattern::escape(&root.path.to_string_lossy()));
+    let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+    // The pattern was checked when the selector was read; a directory that can't be read is not there.
+    let Ok(paths) = glob::glob_with(&pattern, options) else { return Vec::new() };
+    paths.flatten().filter(|path| path.is_dir()).collect()
+}
+
 /// A cgroup's path as an operator writes it.
 fn below(root: &CgroupRoot, path: &Path) -> String {
-    path.strip_prefix(&root.path).map_or_else(
-        |_| path.display().to_string(),
-        |path| format!("/{}", path.display()),
-    )
+    path.strip_prefix(&root.path)
+        .map_or_else(|_| path.display().to_string(), |path| format!("/{}", path.display()))
 }
 
 /// The deepest directory on the glob's way that exists, and what it holds.

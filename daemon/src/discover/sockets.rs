@@ -161,8 +161,7 @@ impl Sockets {
         let listeners = &self.listeners;
         self.connections.retain(|connection| {
             inodes.contains(&connection.inode)
-                || connection.inode == 0
-                    && listeners.iter().any(|listener| listener.takes(connection.local))
+                || connection.inode == 0 && listeners.iter().any(|listener| listener.takes(connection.local))
         });
         self
     }

@@ -1,5 +1,9 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
 use super::*;
-use crate::discover::testing::{Cgroup, Victim, message};
+use crate::discover::mounts::Controllers;
+use crate::discover::testing::{Cgroup, Namespace, Victim, message};
 
 fn root() -> CgroupRoot {
     CgroupRoot::find().unwrap()
@@ -79,7 +83,7 @@ fn a_pid_is_found_by_its_cgroup_and_refused_where_a_freeze_would_harm() {
 fn pid_1_and_ourselves_are_refused() {
     // A directory that stands in for the hierarchy: the real ones must not be moved.
     let directory = tempfile::tempdir().unwrap();
-    let root = CgroupRoot { path: directory.path().to_owned(), controllers: Default::default() };
+    let root = CgroupRoot { path: directory.path().to_owned(), controllers: Controllers::default() };
     let cgroup = directory.path().join("games");
     std::fs::create_dir(&cgroup).unwrap();
     let selector = selector("cgroup:/games");
@@ -105,6 +109,55 @@ fn answers_of_systemctl_and_of_the_runtimes_are_read() {
     assert_eq!(container.read_pid("docker", "4242\n").unwrap(), 4242);
     assert!(matches!(container.read_pid("docker", "0\n"), Err(SelectorError::NotRunning { .. })));
     assert!(matches!(container.read_pid("docker", "<no value>"), Err(SelectorError::Answer { .. })));
+}
+
+/// Stands in for docker and podman: answers with a pid if it is asked as they are.
+fn fake_runtime(directory: &Path, pid: i32) -> &'static str {
+    let script = format!(
+        "#!/bin/sh\n[ \"$*\" = 'inspect --type container -f {{{{.State.Pid}}}} -- mc' ] || exit 9\necho {pid}\n"
+    );
+    let path = directory.join("runtime");
+    // Written by another process: a descriptor open for writing, inherited by some fork of a test beside this
+    // one, would make the kernel refuse to run it (ETXTBSY).
+    let mut shell = Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod +x \"$0\""])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success());
+    String::leak(path.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_container_is_found_in_its_cgroup_and_refused_in_its_runtimes() {
+    const PARENT: &str = "
+import subprocess
+child = subprocess.Popen(['sleep', '1000'])
+print('ready')
+child.wait()
+";
+    let cgroup = Cgroup::new("container");
+    let directory = tempfile::tempdir().unwrap();
+    let container = selector("docker:mc");
+    let namespace = Namespace::new();
+    let server =
+        Victim::python("import time; print('ready'); time.sleep(1000)", cgroup.path(), Some(&namespace));
+    let runtime = fake_runtime(directory.path(), server.pid());
+    let (path, main) = container.container(&root(), runtime, "mc").unwrap();
+    assert_eq!(main.unwrap().pid, server.pid());
+    let found = container.checked(&root(), path, main).unwrap();
+    assert_eq!(found.cgroup, cgroup.path());
+    assert!(!found.host_network);
+
+    let shared = cgroup.child("shared");
+    let _runtime = Victim::python(PARENT, &shared, None);
+    let pids = cgroup_pids(&shared).unwrap();
+    let child = pids.iter().copied().max_by_key(|&pid| ProcessId::of(pid).unwrap()).unwrap();
+    let runtime = fake_runtime(directory.path(), child);
+    let error = container.container(&root(), runtime, "mc").unwrap_err();
+    assert!(matches!(error, SelectorError::Refused { why: Refusal::SharedWithRuntime(_), .. }), "{error}");
 }
 
 #[test]
