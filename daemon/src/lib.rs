@@ -5,3 +5,6 @@ pub mod door;
 pub mod limits;
 pub mod sleep;
 pub mod undo;
+pub mod discover;
+pub mod limits;
+pub mod netns;
