@@ -8,3 +8,4 @@ pub mod undo;
 pub mod discover;
 pub mod limits;
 pub mod netns;
+pub mod stage;
