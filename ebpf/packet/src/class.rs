@@ -1,6 +1,6 @@
 //! What a packet of a game's client is: the verdict everything else hangs on.
 
-use crate::Window;
+use crate::{Window, luanti, minecraft, teeworlds};
 
 /// What a conversation turned out to be. The numbers are the ones in the maps.
 #[repr(u8)]
@@ -57,17 +57,44 @@ impl Game {
             _ => Self::GenericTcp,
         }
     }
+
+    /// Whether somebody who has received nothing from the server can be taken for a player, so that wakes
+    /// need a rate cap.
+    ///
+    /// Over TCP no: the server's kernel finished the handshake before the first payload. Over UDP yes, also
+    /// where the protocol has a challenge: the server's secret (Luanti's peer id, a Teeworlds token) is not
+    /// known here, so an answer to it is recognised by its shape, and an invented one looks the same.
+    pub const fn spoofable(self) -> bool {
+        match self {
+            Self::GenericTcp | Self::MinecraftJava => false,
+            Self::GenericUdp | Self::Luanti | Self::Teeworlds => true,
+        }
+    }
 }
 
 /// What a client's first bytes make of it. `nth` is the number of the datagram in its flow, from 1; a
 /// stream always says 1.
+///
+/// More bytes of a stream never change a verdict other than [`Class::Undecided`], but for a stream that is
+/// cut inside what is also a whole legacy ping (see [`minecraft`]).
 #[inline(always)]
 pub fn classify(game: Game, window: &Window<'_>, nth: u32) -> Class {
     match game {
         Game::GenericTcp if window.is_empty() => Class::Undecided,
-        Game::GenericTcp => Class::Player,
         Game::GenericUdp if nth < 2 => Class::Undecided,
-        Game::GenericUdp => Class::Player,
-        Game::MinecraftJava | Game::Luanti | Game::Teeworlds => Class::Undecided,
+        Game::GenericTcp | Game::GenericUdp => Class::Player,
+        Game::MinecraftJava => minecraft::classify(window),
+        Game::Luanti => after_challenge(luanti::classify(window), nth),
+        Game::Teeworlds => after_challenge(teeworlds::classify(window), nth),
+    }
+}
+
+/// Nobody answers a challenge with the first datagram of a flow: that one is let through as a question.
+/// Every client repeats itself, so a player whose flow was forgotten is a player again one datagram later.
+#[inline(always)]
+const fn after_challenge(class: Class, nth: u32) -> Class {
+    match class {
+        Class::Player if nth < 2 => Class::Query,
+        class => class,
     }
 }
