@@ -1,11 +1,11 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod act;
-pub mod door;
-pub mod limits;
-pub mod sleep;
-pub mod undo;
 pub mod discover;
+pub mod door;
+pub mod guard;
 pub mod limits;
 pub mod netns;
+pub mod sleep;
 pub mod stage;
+pub mod undo;

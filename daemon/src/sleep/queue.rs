@@ -1,10 +1,7 @@
 //! What was parked for one sleeper and not yet given back. Bounded, so that no outsider chooses what a
 //! sleeper costs; a retransmission takes the place of its older copy.
 
-use std::{
-    collections::VecDeque,
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use dormouse_packet::{
     Class,

@@ -179,7 +179,10 @@ impl Clerk {
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
             for (log, seqs) in receiver {
                 if let Err(error) = log.undone(&seqs) {
-                    tracing::warn!(?error, "the undo log could not be shortened; it will be played back harmlessly");
+                    tracing::warn!(
+                        ?error,
+                        "the undo log could not be shortened; it will be played back harmlessly"
+                    );
                 }
             }
         })?;

@@ -77,7 +77,10 @@ impl Sleeper {
         loop {
             std::thread::sleep(LOOK_EVERY);
             let rested = self.look_again(ways, u64::MAX).is_ok();
-            if rested && Instant::now() + longest / 2 > until || Instant::now() > until || self.wanted.load(SeqCst) {
+            if rested && Instant::now() + longest / 2 > until
+                || Instant::now() > until
+                || self.wanted.load(SeqCst)
+            {
                 return;
             }
         }

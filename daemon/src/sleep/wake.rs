@@ -72,10 +72,13 @@ impl Sleeper {
         self.stop_deep.store(true, SeqCst);
         let Some(asleep) = &ways.asleep else { return Ok(None) };
         let by = asleep.by;
-        let knocked_ns = knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
+        let knocked_ns =
+            knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
         let ran = match (by, asleep.cpu_max) {
-            (DozeBy::Throttle, Some(old)) => throttle::write(ways.freezer.cgroup(), old).map_err(WakeError::from),
+            (DozeBy::Throttle, Some(old)) => {
+                throttle::write(ways.freezer.cgroup(), old).map_err(WakeError::from)
+            }
             _ => ways.freezer.thaw().map_err(WakeError::from),
         };
         let thawed_ns = monotonic_ns();

@@ -52,9 +52,7 @@ impl Slots {
     }
 
     pub fn set(&self, slot: u32, sleeper: Option<Arc<Sleeper>>) {
-        if let Some(place) =
-            self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(slot as usize)
-        {
+        if let Some(place) = self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(slot as usize) {
             *place = sleeper;
         }
     }
@@ -102,8 +100,11 @@ impl Node {
             sleeper.ended(ended);
         }
         if knock.class == Class::Player {
-            self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back((knock.slot, knock.time_ns));
-            let _ = self.kick.arm();
+            self.to_wake
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back((knock.slot, knock.time_ns));
+            let _ = self.kick.write(1);
         }
         let first_speaker = sleeper.manners().first_speaker;
         let report = match (knock.class, was_parked, first_speaker) {
@@ -162,7 +163,8 @@ pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
     let mut expired = Instant::now();
     let mut looked = Instant::now();
     while !stop() {
-        let mut fds = [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(node.kick.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(node.kick.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(LOOK_AT_FLAGS.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
         let _ = poll(&mut fds, timeout);
         let _ = node.kick.read();
