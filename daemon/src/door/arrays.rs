@@ -140,9 +140,30 @@ impl Arrays {
             .is_ok()
     }
 
-    /// One record has ended: replayed, expired or refused.
+    /// One record has ended: replayed, expired or refused. Never below zero: what an earlier daemon took
+    /// along was written off.
     pub fn end_record(&self, slot: u32) {
-        self.gates.at(slot).fetch_sub(gate::ONE_IN_FLIGHT, SeqCst);
+        let word = self.gates.at(slot);
+        let mut now = word.load(SeqCst);
+        while gate::in_flight(now) != 0 {
+            match word.compare_exchange(now, now - gate::ONE_IN_FLIGHT, SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    /// Writes off the records that nobody will end any more. Only with the gate not parking, and after a
+    /// grace period: then no program is between counting and handing over.
+    pub fn write_off(&self, slot: u32) -> u32 {
+        let word = self.gates.at(slot);
+        let mut now = word.load(SeqCst);
+        loop {
+            match word.compare_exchange(now, gate::word(gate::state(now), 0), SeqCst, SeqCst) {
+                Ok(_) => return gate::in_flight(now),
+                Err(changed) => now = changed,
+            }
+        }
     }
 
     /// Gives back the room that a record held in the ring.

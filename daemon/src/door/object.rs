@@ -191,11 +191,11 @@ impl Door {
         self.servers.iter().filter_map(Result::ok).collect()
     }
 
-    /// Marks a connection as older than the doze, or forgets that it was.
+    /// Marks a connection as older than the doze.
     ///
     /// # Errors
     /// The map is full.
-    pub fn mark_older(&mut self, key: &FlowKey, older: bool) -> Result<(), DoorError> {
+    pub fn mark_older(&mut self, key: &FlowKey) -> Result<(), DoorError> {
         let now = monotonic_ns();
         let mut flow = self.flows.get(key, 0).unwrap_or(Flow {
             first_ns: now,
@@ -206,11 +206,7 @@ impl Door {
             flags: 0,
             pad: [0; 6],
         });
-        if older {
-            flow.flags |= flow_flag::OLDER_THAN_DOZE;
-        } else {
-            flow.flags &= !flow_flag::OLDER_THAN_DOZE;
-        }
+        flow.flags |= flow_flag::OLDER_THAN_DOZE;
         self.flows
             .insert(key, flow, 0)
             .map_err(|source| DoorError::Map { name: "FLOWS", source: Box::new(source) })

@@ -72,7 +72,7 @@ impl Sleeper {
         };
         match slept {
             Ok(asleep) => {
-                let older_connections = asleep.older.len();
+                let older_connections = asleep.older_connections;
                 ways.asleep = Some(asleep);
                 // A throttled server runs: its packets pass, and a player's sets the flag.
                 if by == DozeBy::Freeze {
@@ -99,8 +99,14 @@ impl Sleeper {
         let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
         let seq = ways.log.before(change)?;
         let looked = ways.freezer.freeze(DEFAULT_TIMEOUT).map_err(DozeAborted::from).and_then(|()| {
-            let older = self.look_again(ways, decided_ns)?;
-            Ok(Asleep { by: DozeBy::Freeze, cpu_max: None, undo: vec![seq], older, since_ns: monotonic_ns() })
+            let older_connections = self.look_again(ways, decided_ns)?;
+            Ok(Asleep {
+                by: DozeBy::Freeze,
+                cpu_max: None,
+                undo: vec![seq],
+                older_connections,
+                since_ns: monotonic_ns(),
+            })
         });
         if looked.is_err() {
             // A vanished cgroup needs no thaw; any other failure is the guard's and `off`'s, by the log.
@@ -121,13 +127,15 @@ impl Sleeper {
             by: DozeBy::Throttle,
             cpu_max: Some(old),
             undo: vec![seq],
-            older: vec![],
+            older_connections: 0,
             since_ns: monotonic_ns(),
         })
     }
 
-    /// What came between the decision and the freeze; gives back the connections that stood before.
-    pub(super) fn look_again(&self, ways: &mut Ways, decided_ns: u64) -> Result<Vec<FlowKey>, DozeAborted> {
+    /// What came between the decision and the freeze. The connections that stood before are marked: they
+    /// pass the door as long as they live (a new handshake on the same ports takes the mark away). Gives
+    /// back how many there are.
+    pub(super) fn look_again(&self, ways: &mut Ways, decided_ns: u64) -> Result<usize, DozeAborted> {
         let state = self.node.arrays.state(self.slot);
         if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
             return Err(DozeAborted::Knocked);
@@ -160,11 +168,11 @@ impl Sleeper {
         }
         let mut door = self.node.door();
         for key in &older {
-            if let Err(error) = door.mark_older(key, true) {
+            if let Err(error) = door.mark_older(key) {
                 tracing::warn!(server = %self.name, %error, "an open connection could not be marked");
             }
         }
-        Ok(older)
+        Ok(older.len())
     }
 }
 
@@ -177,7 +185,7 @@ pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
 
 /// Waits until every program that may have read the old gate has ended: `MEMBARRIER_CMD_GLOBAL` is
 /// `synchronize_rcu()` (kernel/sched/membarrier.c, since Linux 4.3).
-fn grace_period() {
+pub(super) fn grace_period() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };

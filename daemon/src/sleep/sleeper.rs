@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use dormouse_abi::server::FlowKey;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -108,7 +107,7 @@ pub struct Asleep {
     /// The undo entries that are done with once it is awake.
     pub undo: Vec<Seq>,
     /// Connections that stood before the doze and pass the door.
-    pub older: Vec<FlowKey>,
+    pub older_connections: usize,
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub since_ns: u64,
 }

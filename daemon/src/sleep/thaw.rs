@@ -50,9 +50,9 @@ impl Sleeper {
             }
             ways.freezer.freeze(DEFAULT_TIMEOUT)?;
             match self.look_again(&mut ways, started_ns) {
-                Ok(older) => {
+                Ok(older_connections) => {
                     if let Some(asleep) = &mut ways.asleep {
-                        asleep.older = older;
+                        asleep.older_connections = older_connections;
                     }
                     self.node.arrays.set_gate(self.slot, PARK);
                     if self.is_wanted() {

@@ -10,7 +10,7 @@ use dormouse_abi::{
     node,
 };
 
-use super::{Sleeper, Ways};
+use super::{Sleeper, Ways, enter::grace_period};
 use crate::{
     act::{freezer::FreezeError, throttle},
     door::monotonic_ns,
@@ -129,7 +129,13 @@ impl Sleeper {
                 break;
             }
             if Instant::now() > until {
-                tracing::warn!(server = %self.name, "packets were still under way when the gate opened");
+                // A daemon that was killed took records along; no one will end them.
+                arrays.set_gate(self.slot, after);
+                grace_period();
+                self.node.read_records();
+                replayed += self.replay_queue();
+                let lost = arrays.write_off(self.slot);
+                tracing::warn!(server = %self.name, lost, "packets were still under way when the gate opened");
                 break;
             }
             self.node.read_records();
