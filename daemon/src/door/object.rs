@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, SchedClassifier},
+    programs::{CgroupSkb, ProgramError, SchedClassifier},
     util::KernelVersion,
 };
 use dormouse_abi::{
@@ -146,29 +146,15 @@ impl Door {
         self.ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)
     }
 
-    /// Watches the sockets of a cgroup: roads that cross no veth.
-    ///
-    /// # Errors
-    /// [`DoorError::Cgroup`].
-    pub fn attach_cgroup(&mut self, path: &Path) -> Result<(), DoorError> {
-        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Cgroup {
-            path: path.to_owned(),
-            source,
-        };
-        let program: &mut CgroupSkb = self
-            .ebpf
-            .program_mut("loopback")
-            .ok_or_else(|| wrap("the object has no program `loopback`".into()))?
-            .try_into()
-            .map_err(|error: ProgramError| wrap(error.into()))?;
+    /// The program for roads that cross no veth.
+    pub(super) fn loopback_program(&mut self) -> Result<&mut CgroupSkb, DoorError> {
+        let failed = |source| DoorError::Program { name: "loopback".to_owned(), source: Box::new(source) };
+        let program = self.ebpf.program_mut("loopback").ok_or(failed(ProgramError::UnexpectedProgramType))?;
+        let program: &mut CgroupSkb = program.try_into().map_err(failed)?;
         if program.fd().is_err() {
-            program.load().map_err(|error| wrap(error.into()))?;
+            program.load().map_err(failed)?;
         }
-        let cgroup = fs::File::open(path).map_err(|error| wrap(error.into()))?;
-        program
-            .attach(cgroup, CgroupSkbAttachType::Ingress, CgroupAttachMode::AllowMultiple)
-            .map_err(|error| wrap(error.into()))?;
-        Ok(())
+        Ok(program)
     }
 
     /// Routes a (scope, port, protocol) to a server.

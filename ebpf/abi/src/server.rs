@@ -43,6 +43,8 @@ pub mod server_flag {
     pub const OLD_LINK_WAKES: u8 = 2;
     /// Seen by `cgroup_skb`: this road can signal, but never park.
     pub const SIGNAL_ONLY: u8 = 4;
+    /// Only what came over the namespace's own `lo` counts: all else has passed a door already.
+    pub const LOOPBACK_ONLY: u8 = 8;
 }
 
 /// What the door writes for a server, memory-mapped by the daemon and the guard. One per slot.

@@ -28,6 +28,9 @@ use crate::{
 /// How long the time of the last player may lag behind, nanoseconds: within it no flow is looked up.
 const PLAYER_RESOLUTION_NS: u64 = 1_000_000;
 
+/// The first device of every network namespace (net/core/dev.c).
+const LOOPBACK_IFINDEX: u32 = 1;
+
 #[classifier]
 pub fn door_tcx(ctx: TcContext) -> i32 {
     toward_server(Skb::new(ctx.skb.skb)).action(Hook::Tcx)
@@ -65,6 +68,9 @@ pub fn judge(skb: Skb, packet: &Packet, scope: u64) -> Verdict {
         // SAFETY: a live map value; only our own daemon's test datagrams come here.
         unsafe { (*values).path_probes += 1 };
         return Verdict::Consume;
+    }
+    if server.flags & server_flag::LOOPBACK_ONLY != 0 && skb.ifindex() != LOOPBACK_IFINDEX {
+        return Verdict::Pass;
     }
     count(server.slot, |counters| {
         counters.packets += 1;
