@@ -1,0 +1,318 @@
+//! From a selector to a server that the door watches: its cgroup, its namespace, its roads, its ports. All of
+//! it blocks; it runs on a thread of its own.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dormouse_abi::server::{ServerKey, ServerRef, server_flag};
+use dormouse_packet::{
+    Game,
+    headers::{TCP, UDP},
+};
+
+use crate::{
+    act::freezer::{FreezeError, Freezer},
+    discover::{
+        self, HostEnd, NetlinkError, link,
+        mounts::{CgroupRoot, Controllers, MountError},
+        process::ProcessError,
+        selector::{Found, Selector, SelectorError},
+        sockets,
+    },
+    door::{Attachment, DoorError},
+    limits::DozeBy,
+    netns::{Helper, NamespaceSockets, NetnsError},
+    sleep::{Asleep, Manners, Node, Sleeper, Ways},
+    stage::Obstacle,
+    undo::{Change, UndoError, UndoLog},
+};
+
+/// What is known of a server before it is looked for.
+pub struct Wanted {
+    pub name: Arc<str>,
+    pub slot: u32,
+    pub selector: Selector,
+    /// From the server's file or its profile; empty = whatever it listens on.
+    pub ports: Vec<Port>,
+    /// The protocol of ports that were found by looking.
+    pub game: Option<Game>,
+    pub manners: Manners,
+    pub old_links_wake: bool,
+    pub loopback_wakes: bool,
+}
+
+/// A port and what is spoken on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    pub number: u16,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub protocol: u8,
+    /// A number of the packet crate's `Game`.
+    pub game: u8,
+}
+
+/// A server that was found.
+pub struct Brought {
+    pub found: Found,
+    pub controllers: Controllers,
+    pub ports: Vec<Port>,
+    pub sleeper: Arc<Sleeper>,
+    pub attachments: Vec<Attachment>,
+    pub host_ends: Vec<HostEnd>,
+    pub pins: Vec<PathBuf>,
+    pub keys: Vec<ServerKey>,
+    /// Why it may not sleep, for all that is watched.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Where things are on this node.
+pub struct Place {
+    pub root: CgroupRoot,
+    pub helper: Helper,
+    pub run_dir: PathBuf,
+    pub node: Arc<Node>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BringUpError {
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error(transparent)]
+    Freezer(#[from] FreezeError),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    #[error("it listens on no port yet")]
+    NoPorts,
+    #[error("reading {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl Place {
+    /// Finds a server and puts the door in front of it.
+    ///
+    /// # Errors
+    /// It is not there, or the kernel refuses something; the server is reachable as before.
+    pub fn bring_up(&self, wanted: &Wanted) -> Result<Brought, BringUpError> {
+        let found = wanted.selector.resolve(&self.root)?;
+        let controllers = Controllers::of(&found.cgroup)?;
+        let mut sockets = discover::namespace_sockets(&found, &self.helper)?;
+        let ports = self.ports(wanted, &found, &mut sockets)?;
+        let mut brought_keys = vec![];
+        let mut pins = vec![];
+        let mut attachments = vec![];
+        let mut host_ends = vec![];
+        let mut obstacle = None;
+        if found.host_network || wanted.loopback_wakes {
+            let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
+            let pin = self.node.door().attach_cgroup(&found.cgroup)?;
+            UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
+                .before(Change::Pin { path: pin.clone() })?;
+            pins.push(pin);
+            for scope in cgroup_ids(&found.cgroup)? {
+                let flags = flag | server_flag::SIGNAL_ONLY;
+                self.watch(wanted, &ports, scope, flags, &mut brought_keys)?;
+            }
+        }
+        if !found.host_network {
+            let mut own = NamespaceSockets::own()?;
+            match link::roads(&mut sockets, &mut own.route)?.all_through_doors() {
+                Err(missed) => {
+                    obstacle = Some(Obstacle { code: "door-not-on-path", text: missed.to_string() });
+                }
+                Ok(veths) => {
+                    for veth in veths {
+                        let attachment = self.node.door().attach(veth.host_end.ifindex)?;
+                        self.note_attachment(wanted, &attachment)?;
+                        attachments.push(attachment);
+                        let scope = u64::from(veth.host_end.ifindex);
+                        self.watch(wanted, &ports, scope, 0, &mut brought_keys)?;
+                        obstacle = obstacle.or_else(|| self.prove(wanted, &veth));
+                        host_ends.push(veth.host_end);
+                    }
+                }
+            }
+        }
+        let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
+        let ways = Ways {
+            freezer: Freezer::open(&found.cgroup)?,
+            asleep: asleep_by_log(&log)?,
+            log,
+            sockets,
+        };
+        let numbers = ports.iter().map(|port| port.number).collect();
+        let sleeper = Arc::new(Sleeper::new(
+            wanted.slot,
+            Arc::clone(&wanted.name),
+            numbers,
+            Arc::clone(&self.node),
+            wanted.manners,
+            ways,
+        ));
+        self.node.slots.set(wanted.slot, Some(Arc::clone(&sleeper)));
+        Ok(Brought {
+            found,
+            controllers,
+            ports,
+            sleeper,
+            attachments,
+            host_ends,
+            pins,
+            keys: brought_keys,
+            obstacle,
+        })
+    }
+
+    /// Takes the door off a server that is gone or no longer wanted.
+    pub fn take_down(&self, brought: &Brought) {
+        let mut door = self.node.door();
+        for key in &brought.keys {
+            door.unwatch(key);
+        }
+        for attachment in &brought.attachments {
+            if let Err(error) = door.detach(attachment) {
+                tracing::warn!(%error, "the door could not be taken off; `dormouse off` will");
+            }
+        }
+        for pin in &brought.pins {
+            let _ = fs::remove_file(pin);
+        }
+        drop(door);
+        self.node.slots.set(brought.sleeper.slot, None);
+        let log = &brought.sleeper.ways().log;
+        if let Ok(contents) = log.contents() {
+            let gone = contents
+                .pending
+                .iter()
+                .filter(|entry| !matches!(entry.change, Change::CgroupValue { .. }))
+                .map(|entry| entry.seq)
+                .collect::<Vec<_>>();
+            self.node.clerk.done(log, gone);
+        }
+    }
+
+    fn watch(
+        &self,
+        wanted: &Wanted,
+        ports: &[Port],
+        scope: u64,
+        flags: u8,
+        keys: &mut Vec<ServerKey>,
+    ) -> Result<(), DoorError> {
+        let flags = flags | if wanted.old_links_wake { server_flag::OLD_LINK_WAKES } else { 0 };
+        for port in ports {
+            let key = ServerKey::new(scope, port.number, port.protocol);
+            let server = ServerRef { slot: wanted.slot, game: port.game, flags, pad: [0; 2] };
+            self.node.door().watch(key, server)?;
+            keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// A test datagram to one of the veth's addresses must be counted.
+    fn prove(&self, wanted: &Wanted, veth: &link::Veth) -> Option<Obstacle> {
+        let routable = |address: &&std::net::IpAddr| match address {
+            std::net::IpAddr::V4(v4) => !v4.is_link_local(),
+            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+        };
+        let Some(address) = veth.addresses.iter().find(routable) else {
+            let text = format!("{} has no address that packets could be sent to", veth.inside.name);
+            return Some(Obstacle { code: "door-not-on-path", text });
+        };
+        let proof = self.node.door().prove_path(wanted.slot, veth.host_end.ifindex, *address);
+        proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
+    }
+
+    /// Links and filters are changes like any other: `off` must find them.
+    fn note_attachment(&self, wanted: &Wanted, attachment: &Attachment) -> Result<(), UndoError> {
+        let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
+        let known = log.contents()?.pending;
+        for change in attachment.changes() {
+            if !known.iter().any(|entry| entry.change == change) {
+                log.before(change)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ports(
+        &self,
+        wanted: &Wanted,
+        found: &Found,
+        sockets: &mut NamespaceSockets,
+    ) -> Result<Vec<Port>, BringUpError> {
+        if !wanted.ports.is_empty() {
+            return Ok(wanted.ports.clone());
+        }
+        let all = sockets::list(&mut sockets.diag)?.owned_by(&sockets::inodes(&found.pids)?);
+        let outside = |address: &std::net::SocketAddr| !address.ip().is_loopback();
+        let tcp = all.listeners.iter().filter(|l| outside(&l.local)).map(|l| (l.local.port(), TCP));
+        let udp = all.udp.iter().filter(|u| outside(&u.local) && u.remote.is_none()).map(|u| (u.local.port(), UDP));
+        let mut ports: Vec<Port> = tcp
+            .chain(udp)
+            .map(|(number, protocol)| Port { number, protocol, game: game_on(wanted.game, protocol) })
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.is_empty() { Err(BringUpError::NoPorts) } else { Ok(ports) }
+    }
+}
+
+/// The number of the protocol on a port of this transport.
+pub fn game_on(game: Option<Game>, protocol: u8) -> u8 {
+    let generic = if protocol == UDP { Game::GenericUdp } else { Game::GenericTcp };
+    let speaks = |game: &Game| match game {
+        Game::GenericTcp | Game::MinecraftJava => protocol == TCP,
+        Game::GenericUdp | Game::Luanti | Game::Teeworlds => protocol == UDP,
+    };
+    game.filter(speaks).unwrap_or(generic) as u8
+}
+
+/// Whether an earlier daemon left it asleep, by the undo log: the log is written before the freeze.
+fn asleep_by_log(log: &UndoLog) -> Result<Option<Asleep>, UndoError> {
+    let mut asleep: Option<Asleep> = None;
+    for entry in log.contents()?.pending {
+        let Change::CgroupValue { file, old, .. } = &entry.change else { continue };
+        let (by, cpu_max) = match file.as_str() {
+            "cgroup.freeze" => (DozeBy::Freeze, None),
+            "cpu.max" => (DozeBy::Throttle, old.parse().ok()),
+            _ => continue,
+        };
+        let sleep = asleep.get_or_insert(Asleep {
+            by,
+            cpu_max,
+            undo: vec![],
+            older_connections: 0,
+            since_ns: crate::door::monotonic_ns(),
+        });
+        sleep.undo.push(entry.seq);
+    }
+    Ok(asleep)
+}
+
+/// The ids of a cgroup and of all below it: a socket belongs to the cgroup of the process that made it. The
+/// inode of a cgroup's directory is its id (fs/kernfs, 64-bit).
+fn cgroup_ids(cgroup: &Path) -> Result<Vec<u64>, BringUpError> {
+    let read = |source| BringUpError::Read { path: cgroup.to_owned(), source };
+    let mut ids = vec![fs::metadata(cgroup).map_err(read)?.ino()];
+    for entry in fs::read_dir(cgroup).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            ids.extend(cgroup_ids(&entry.path())?);
+        }
+    }
+    Ok(ids)
+}

@@ -1,0 +1,66 @@
+//! Three clocks meet in the daemon: the door's (`CLOCK_MONOTONIC`, nanoseconds), the stage machine's
+//! (`CLOCK_BOOTTIME`) and people's (milliseconds since 1970).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::door::monotonic_ns;
+
+/// The boot clock: goes on while the machine is suspended.
+pub fn boot_now() -> Duration {
+    // `clock_gettime` fails for an unknown clock only.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// A time of the door's clock on the boot clock; 0 is "never".
+pub fn boot_from_monotonic(ns: u64) -> Option<Duration> {
+    if ns == 0 {
+        return None;
+    }
+    let ago = Duration::from_nanos(monotonic_ns().saturating_sub(ns));
+    Some(boot_now().saturating_sub(ago))
+}
+
+/// Milliseconds since 1970.
+pub fn unix_now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+/// A time of the boot clock for people.
+pub fn unix_from_boot_ms(at: Duration) -> u64 {
+    let (now, unix) = (boot_now(), unix_now_ms());
+    match now.checked_sub(at) {
+        Some(ago) => unix.saturating_sub(ago.as_millis() as u64),
+        None => unix + at.saturating_sub(now).as_millis() as u64,
+    }
+}
+
+/// A time of the door's clock for people.
+pub fn unix_from_monotonic_ms(ns: u64) -> u64 {
+    unix_now_ms().saturating_sub(monotonic_ns().saturating_sub(ns) / 1_000_000)
+}
+
+/// A time of day on the boot clock.
+pub fn boot_from_system(at: SystemTime) -> Duration {
+    match at.duration_since(SystemTime::now()) {
+        Ok(ahead) => boot_now() + ahead,
+        Err(past) => boot_now().saturating_sub(past.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clocks_agree_on_now() {
+        let near = |a: u64, b: u64| a.abs_diff(b) < 1000;
+        assert!(near(unix_from_boot_ms(boot_now()), unix_now_ms()));
+        assert!(near(unix_from_monotonic_ms(monotonic_ns()), unix_now_ms()));
+        assert!(boot_from_monotonic(0).is_none());
+        let hour = Duration::from_hours(1);
+        assert!(near(unix_from_boot_ms(boot_from_system(SystemTime::now() + hour)), unix_now_ms() + 3_600_000));
+        assert!(near(unix_from_boot_ms(boot_now() + hour), unix_now_ms() + 3_600_000));
+    }
+}
