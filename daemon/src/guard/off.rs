@@ -24,9 +24,9 @@ const YIELD: Duration = Duration::from_secs(3);
 pub fn off(paths: &Paths, out: &mut impl Write) -> anyhow::Result<bool> {
     // Before anything else, so that a living daemon does not do it again.
     let marker = paths.off_marker();
-    let marked = std::fs::create_dir_all(&paths.state_dir)
+    let written = std::fs::create_dir_all(&paths.state_dir)
         .and_then(|()| std::fs::write(&marker, "dormouse is off until `dormouse on`\n"));
-    if let Err(error) = &marked {
+    if let Err(error) = &written {
         // Servers that sleep now matter more than a restart later.
         writeln!(
             out,
@@ -35,7 +35,7 @@ pub fn off(paths: &Paths, out: &mut impl Write) -> anyhow::Result<bool> {
         )?;
     }
     wait_for_daemon(paths)?;
-    let mut complete = marked.is_ok();
+    let mut complete = written.is_ok();
     for log in logs(&paths.run_dir).context("cannot read what to put back")? {
         complete &= play(&log, out)?;
     }
@@ -90,6 +90,10 @@ fn play(log: &UndoLog, out: &mut impl Write) -> anyhow::Result<bool> {
             "{owner}: {} lines of its undo log cannot be read and were passed over",
             played.unreadable
         )?;
+    }
+    if let Some(error) = played.unmarked {
+        complete = false;
+        writeln!(out, "{owner}: put back, but still in the log: {:#}", anyhow::Error::from(error))?;
     }
     for (change, outcome) in played.changes {
         match outcome {

@@ -93,7 +93,8 @@ impl MappedArray {
         let (MapType::Array, Some(length)) = (kind, length) else {
             return Err(PinError::WrongShape { path });
         };
-        if found_size != value_size || value_size % size_of::<u64>() != 0 || entries < least_entries {
+        if found_size != value_size || !value_size.is_multiple_of(size_of::<u64>()) || entries < least_entries
+        {
             return Err(PinError::WrongShape { path });
         }
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing; it keeps the map alive.

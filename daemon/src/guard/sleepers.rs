@@ -44,7 +44,7 @@ impl Sleeper {
             match change.put_back() {
                 Ok(Outcome::Restored) => tracing::info!(server = self.name, %change, "put back"),
                 Ok(outcome @ (Outcome::Foreign { .. } | Outcome::Replaced)) => {
-                    tracing::info!(server = self.name, %change, "{outcome}");
+                    tracing::debug!(server = self.name, %change, "{outcome}");
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(

@@ -67,7 +67,7 @@ mod tests {
     const START: u64 = 1000 * SECOND;
 
     fn watch() -> Watch {
-        Watch::new(Duration::from_secs(2), Duration::from_secs(600))
+        Watch::new(Duration::from_secs(2), Duration::from_mins(10))
     }
 
     fn beat(ns: u64) -> Reading {

@@ -69,6 +69,8 @@ pub struct Contents {
 pub struct Played {
     pub changes: Vec<(Change, Result<Outcome, UndoError>)>,
     pub unreadable: usize,
+    /// Why the log still holds what was put back. Playing it once more does no harm.
+    pub unmarked: Option<UndoError>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,7 +170,7 @@ impl UndoLog {
     /// stays in the log. Idempotent.
     pub fn play_back(&self) -> Result<Played, UndoError> {
         let contents = self.contents()?;
-        let mut played = Played { changes: Vec::new(), unreadable: contents.unreadable };
+        let mut played = Played { unreadable: contents.unreadable, ..Played::default() };
         let mut done = Vec::new();
         for entry in contents.pending.into_iter().rev() {
             let outcome = entry.change.put_back();
@@ -177,7 +179,7 @@ impl UndoLog {
             }
             played.changes.push((entry.change, outcome));
         }
-        self.undone(&done)?;
+        played.unmarked = self.undone(&done).err();
         Ok(played)
     }
 

@@ -196,10 +196,10 @@ fn a_failure_stays_in_the_log_and_stops_nothing() {
 fn two_writers_lose_nothing() {
     let fixture = Fixture::new();
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..2 {
             scope.spawn(|| {
                 let log = UndoLog::of_server(fixture.dir.path(), "mc/survival one", SLOT).unwrap();
-                for _ in 0..50 {
+                for _ in 0..25 {
                     let kept = log.before(pin("kept")).unwrap();
                     let seq = log.before(pin("gone")).unwrap();
                     assert_ne!(kept, seq);
@@ -209,7 +209,7 @@ fn two_writers_lose_nothing() {
         }
     });
     let contents = fixture.log.contents().unwrap();
-    assert_eq!((contents.pending.len(), contents.unreadable), (200, 0));
+    assert_eq!((contents.pending.len(), contents.unreadable), (50, 0));
     assert!(contents.pending.iter().all(|entry| entry.change == pin("kept")));
 }
 
