@@ -105,11 +105,12 @@ impl Selector {
 
     /// All cgroups that the glob matches and that have a process, in order of their names: each is a server.
     /// Every other selector names one server and has nothing to list.
-    pub fn matches(&self, root: &CgroupRoot) -> Result<Vec<PathBuf>, ResolveError> {
-        let Self::Cgroup(glob) = self else { return Ok(Vec::new()) };
+    pub fn matches(&self, root: &CgroupRoot) -> Vec<PathBuf> {
+        let Self::Cgroup(glob) = self else { return Vec::new() };
         let mut running = directories(root, glob);
-        running.retain(|directory| cgroup_pids(directory).is_ok_and(|pids| !pids.is_empty()));
-        Ok(running)
+        // What can't be read stays: to resolve it says why.
+        running.retain(|directory| !cgroup_pids(directory).is_ok_and(|pids| pids.is_empty()));
+        running
     }
 
     fn only_match(&self, root: &CgroupRoot, glob: &str) -> Result<PathBuf, ResolveError> {
@@ -118,7 +119,7 @@ impl Selector {
             let (parent, nearby) = nearby(root, glob);
             return Err(ResolveError::NoMatch { selector: self.clone(), parent, nearby });
         }
-        let mut running = self.matches(root)?;
+        let mut running = self.matches(root);
         match (running.pop(), running.is_empty()) {
             (Some(only), true) => Ok(only),
             (Some(last), false) => {
