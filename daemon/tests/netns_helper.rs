@@ -118,6 +118,30 @@ fn the_host_end_of_a_servers_veth_is_found_through_the_helper() {
     assert!(veths[0].host_end.is_still_there(&mut own.route).unwrap());
 }
 
+/// The helper with no capability but these.
+fn with_capabilities(directory: &std::path::Path, capabilities: &str) -> std::path::PathBuf {
+    let path = directory.join(format!("helper{capabilities}"));
+    // By another process: a descriptor open for writing, inherited by a fork of a test beside this one, would
+    // make the kernel refuse to run it (ETXTBSY).
+    let write = "printf '#!/bin/sh\\nexec /usr/bin/setpriv --bounding-set %s %s\\n' \"$1\" \"$2\" > \"$0\"; chmod +x \"$0\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", write]).arg(&path).args([capabilities, PROGRAM]);
+    assert!(command.status().unwrap().success());
+    path
+}
+
+#[test]
+fn the_helper_needs_sys_admin_and_nothing_else() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    let helper = Helper::spawn(with_capabilities(directory.path(), "-all,+sys_admin")).unwrap();
+    assert!(helper.sockets(server.pid()).is_ok());
+    let helper = Helper::spawn(with_capabilities(directory.path(), "-all")).unwrap();
+    let error = helper.sockets(server.pid()).unwrap_err().to_string();
+    assert!(error.contains("CAP_SYS_ADMIN is needed"), "{error}");
+}
+
 #[test]
 fn the_helper_ends_when_the_daemon_closes_and_refuses_what_is_no_namespace() {
     use dormouse_daemon::netns::protocol::{FAILED, SOCKETS, receive, send};

@@ -7,11 +7,12 @@ pub mod mounts;
 pub mod netlink;
 pub mod process;
 pub mod profile;
+pub mod resolve;
 pub mod selector;
 pub mod sockets;
 
 use crate::netns::{Helper, NamespaceSockets, NetnsError};
-use selector::Found;
+use resolve::Found;
 
 /// Sockets in a server's network namespace, through the helper unless it is the daemon's own.
 pub fn namespace_sockets(found: &Found, helper: &Helper) -> Result<NamespaceSockets, NetnsError> {

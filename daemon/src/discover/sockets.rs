@@ -1,13 +1,12 @@
 //! The TCP and UDP sockets of a network namespace, as `sock_diag(7)` lists them: listeners with their accept
 //! queues, connections with unread bytes, UDP sockets with what waits in them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::NlasIterator;
 use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_CLOSE_WAIT,
-    TCP_ESTABLISHED, TCP_LISTEN,
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_LISTEN,
 };
 use netlink_packet_sock_diag::inet::{
     InetRequestBuffer, InetResponseBuffer, REQUEST_LEN, SocketIdBuffer, StateFlags,
@@ -20,6 +19,8 @@ use super::process::ProcessError;
 
 /// `INET_DIAG_SKV6ONLY` of linux/inet_diag.h: one byte, sent with every IPv6 listener.
 const SKV6ONLY: u16 = 11;
+/// `INET_DIAG_REQ_PROTOCOL` of linux/inet_diag.h.
+const REQ_PROTOCOL: u16 = 3;
 
 /// A listening TCP socket. An IPv4-mapped address is given as IPv4, here and below.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Listener {
 pub struct Connection {
     pub local: SocketAddr,
     pub remote: SocketAddr,
-    /// Bytes that the server has not read; the remote end's FIN doesn't count.
+    /// Bytes that the server has not read; the remote end's FIN doesn't count. On MPTCP, their memory.
     pub unread: u32,
     /// The remote end has closed its direction.
     pub closed_by_remote: bool,
@@ -85,31 +86,82 @@ pub enum OutboundPeer {
 
 /// All sockets of the namespace in which `diag` was opened.
 pub fn list(diag: &mut Netlink) -> Result<Sockets, NetlinkError> {
-    let tcp = StateFlags::LISTEN | StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let connected = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let tcp = request(IPPROTO_TCP, StateFlags::LISTEN | connected);
     // A UDP socket is CLOSE while it is not connected (udp_diag.c).
-    let udp = StateFlags::CLOSE | StateFlags::ESTABLISHED;
+    let udp = request(IPPROTO_UDP, StateFlags::CLOSE | StateFlags::ESTABLISHED);
     let mut sockets = Sockets::default();
-    for (protocol, states) in [(IPPROTO_TCP, tcp), (IPPROTO_UDP, udp)] {
-        for family in [AF_INET, AF_INET6] {
-            let mut request = [0; REQUEST_LEN];
-            let mut fields = InetRequestBuffer::new(&mut request);
-            fields.set_family(family);
-            fields.set_protocol(protocol);
-            fields.set_states(states.bits());
-            for message in diag.request(SOCK_DIAG_BY_FAMILY, Ask::Dump, &request)? {
-                sockets.add(protocol, &message.body).ok_or_else(|| NetlinkError::Malformed {
-                    kind: SOCK_DIAG_BY_FAMILY,
-                    why: format!("a socket of {} bytes", message.body.len()),
-                })?;
-            }
+    for family in [AF_INET, AF_INET6] {
+        for message in dump(diag, family, &tcp)? {
+            sockets.add_tcp(&message);
+        }
+        for message in dump(diag, family, &udp)? {
+            sockets.add_udp(&message);
         }
     }
+    let mut waiting = HashMap::new();
+    for family in [AF_INET, AF_INET6] {
+        match dump(diag, family, &mptcp_request(connected)) {
+            Ok(messages) => {
+                waiting.extend(messages.iter().map(|raw| ((raw.local, raw.remote), raw.received)));
+            }
+            // A kernel without MPTCP, or without its diagnosis.
+            Err(NetlinkError::Refused { source, .. })
+                if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    sockets.add_mptcp(&waiting);
     Ok(sockets)
 }
 
-impl Sockets {
-    /// `None`: the message is not an `inet_diag_msg`.
-    fn add(&mut self, protocol: u8, body: &[u8]) -> Option<()> {
+/// `struct inet_diag_req_v2`, the family to be filled in.
+fn request(protocol: u8, states: StateFlags) -> Vec<u8> {
+    let mut request = vec![0; REQUEST_LEN];
+    let mut fields = InetRequestBuffer::new(&mut request);
+    fields.set_protocol(protocol);
+    fields.set_states(states.bits());
+    request
+}
+
+/// The protocol's number doesn't fit the one byte of the request: it goes into an attribute (since 5.9).
+fn mptcp_request(states: StateFlags) -> Vec<u8> {
+    let mut request = request(libc::IPPROTO_RAW as u8, states);
+    request.extend_from_slice(&8_u16.to_ne_bytes());
+    request.extend_from_slice(&REQ_PROTOCOL.to_ne_bytes());
+    request.extend_from_slice(&libc::IPPROTO_MPTCP.to_ne_bytes());
+    request
+}
+
+fn dump(diag: &mut Netlink, family: u8, request: &[u8]) -> Result<Vec<Raw>, NetlinkError> {
+    let mut request = request.to_vec();
+    InetRequestBuffer::new(&mut request).set_family(family);
+    diag.request(SOCK_DIAG_BY_FAMILY, Ask::Dump, &request)?
+        .iter()
+        .map(|message| {
+            Raw::read(&message.body).ok_or_else(|| NetlinkError::Malformed {
+                kind: SOCK_DIAG_BY_FAMILY,
+                why: format!("a socket of {} bytes", message.body.len()),
+            })
+        })
+        .collect()
+}
+
+/// What is read of an `inet_diag_msg`.
+#[derive(Debug)]
+struct Raw {
+    state: u8,
+    local: SocketAddr,
+    remote: SocketAddr,
+    received: u32,
+    to_send: u32,
+    v6_only: bool,
+    inode: u64,
+}
+
+impl Raw {
+    /// `None`: too short.
+    fn read(body: &[u8]) -> Option<Self> {
         let message = InetResponseBuffer::new_checked(body).ok()?;
         let id = SocketIdBuffer::new_checked(message.socket_id()).ok()?;
         let end = |address: &[u8], port: &[u8]| {
@@ -119,37 +171,52 @@ impl Sockets {
             };
             Some(SocketAddr::new(address, u16::from_be_bytes(*port.first_chunk()?)))
         };
-        let local = end(id.source_address(), id.source_port())?;
-        let remote = end(id.destination_address(), id.destination_port())?;
-        let inode = u64::from(message.inode());
-        let v6_only = NlasIterator::new(message.payload())
-            .flatten()
-            .any(|attribute| attribute.kind() == SKV6ONLY && attribute.value().first() == Some(&1));
-        match (protocol, message.state()) {
-            (IPPROTO_TCP, TCP_LISTEN) => self.listeners.push(Listener {
-                local,
-                v6_only,
-                accept_queue: message.recv_queue(),
-                backlog: message.send_queue(),
-                inode,
-            }),
-            (IPPROTO_TCP, state @ (TCP_ESTABLISHED | TCP_CLOSE_WAIT)) => {
-                let closed_by_remote = state == TCP_CLOSE_WAIT;
-                // The FIN takes a place in the sequence (tcp_diag.c: rcv_nxt - copied_seq).
-                let unread = message.recv_queue().saturating_sub(u32::from(closed_by_remote));
-                self.connections.push(Connection { local, remote, unread, closed_by_remote, inode });
-            }
-            (IPPROTO_UDP, TCP_CLOSE | TCP_ESTABLISHED) => self.udp.push(UdpSocket {
-                local,
-                v6_only,
-                remote: (remote.port() != 0).then_some(remote),
-                unread: message.recv_queue(),
-                inode,
-            }),
-            // It has changed its state since the kernel filtered it.
-            _ => {}
+        Some(Self {
+            state: message.state(),
+            local: end(id.source_address(), id.source_port())?,
+            remote: end(id.destination_address(), id.destination_port())?,
+            received: message.recv_queue(),
+            to_send: message.send_queue(),
+            v6_only: NlasIterator::new(message.payload())
+                .flatten()
+                .any(|attribute| attribute.kind() == SKV6ONLY && attribute.value().first() == Some(&1)),
+            inode: u64::from(message.inode()),
+        })
+    }
+}
+
+impl Sockets {
+    fn add_tcp(&mut self, raw: &Raw) {
+        let &Raw { local, remote, inode, v6_only, .. } = raw;
+        if raw.state == TCP_LISTEN {
+            let (accept_queue, backlog) = (raw.received, raw.to_send);
+            self.listeners.push(Listener { local, v6_only, accept_queue, backlog, inode });
+        } else {
+            let closed_by_remote = raw.state == TCP_CLOSE_WAIT;
+            // The FIN takes a place in the sequence (tcp_diag.c: rcv_nxt - copied_seq).
+            let unread = raw.received.saturating_sub(u32::from(closed_by_remote));
+            self.connections.push(Connection { local, remote, unread, closed_by_remote, inode });
         }
-        Some(())
+    }
+
+    /// What came in on an MPTCP connection leaves its TCP socket at once and waits in the MPTCP socket above,
+    /// where it counts with the kernel's overhead (mptcp_diag.c; seen on 6.18). Go listens with MPTCP by default.
+    fn add_mptcp(&mut self, waiting: &HashMap<(SocketAddr, SocketAddr), u32>) {
+        for connection in &mut self.connections {
+            if let Some(&bytes) = waiting.get(&(connection.local, connection.remote)) {
+                connection.unread = connection.unread.max(bytes);
+            }
+        }
+    }
+
+    fn add_udp(&mut self, raw: &Raw) {
+        self.udp.push(UdpSocket {
+            local: raw.local,
+            v6_only: raw.v6_only,
+            remote: (raw.remote.port() != 0).then_some(raw.remote),
+            unread: raw.received,
+            inode: raw.inode,
+        });
     }
 
     /// Those of the processes whose socket inodes are given (see [`inodes`]), for a namespace that others use

@@ -14,29 +14,6 @@ fn selector(text: &str) -> Selector {
 }
 
 #[test]
-fn selectors_are_read_and_written() {
-    for text in ["cgroup:/games/*", "unit:game.service", "docker:mc", "podman:mc", "pid:7"] {
-        assert_eq!(selector(text).to_string(), text);
-    }
-    assert_eq!(selector("cgroup:games//a/"), Selector::Cgroup("/games/a".to_owned()));
-    for (text, hint) in [
-        ("games", "cgroup:GLOB"),
-        ("lxc:a", "cgroup:GLOB"),
-        ("unit:", "empty"),
-        ("docker:-v", "begins with '-'"),
-        ("podman:a b", "space"),
-        ("pid:0", "whole number"),
-        ("pid:x", "whole number"),
-        ("cgroup:/", "root cgroup"),
-        ("cgroup:/a/../b", "'..'"),
-        ("cgroup:/a/[", "range"),
-    ] {
-        let error = text.parse::<Selector>().unwrap_err().to_string();
-        assert!(error.contains(hint), "{text}: {error}");
-    }
-}
-
-#[test]
 fn a_cgroup_is_found_by_glob_with_its_processes_and_again_after_a_restart() {
     let games = Cgroup::new("select");
     let (one, two) = (games.child("one"), games.child("two"));
@@ -50,16 +27,16 @@ fn a_cgroup_is_found_by_glob_with_its_processes_and_again_after_a_restart() {
     assert!(found.host_network);
 
     let second = Victim::sleep_in(&two);
-    assert_eq!(all.matches(&root()).unwrap(), [one.clone(), two]);
+    assert_eq!(all.matches(&root()), [one.clone(), two]);
     let error = all.resolve(&root()).unwrap_err();
     assert!(message(&error).contains(&format!("/{name}/one, /{name}/two")), "{error}");
     let error = selector(&format!("cgroup:/{name}/three")).resolve(&root()).unwrap_err();
-    assert!(matches!(error, SelectorError::NoMatch { .. }));
+    assert!(matches!(error, ResolveError::NoMatch { .. }));
     assert!(message(&error).contains(&format!("/{name}/one, /{name}/two")), "{error}");
 
     drop((first, second));
     let error = all.resolve(&root()).unwrap_err();
-    assert!(matches!(error, SelectorError::NotRunning { .. }), "{error}");
+    assert!(matches!(error, ResolveError::NotRunning { .. }), "{error}");
     let again = Victim::sleep_in(&one);
     assert_eq!(all.resolve(&root()).unwrap().main.pid, again.pid());
 }
@@ -76,7 +53,7 @@ fn a_pid_is_found_by_its_cgroup_and_refused_where_a_freeze_would_harm() {
     assert!(message(&error).contains("is gone"), "{error}");
     let outside = Victim::sleep_in(&root().path);
     let error = Selector::Pid(outside.pid()).resolve(&root()).unwrap_err();
-    assert!(matches!(error, SelectorError::Refused { why: Refusal::Root, .. }), "{error}");
+    assert!(matches!(error, ResolveError::Refused { why: Refusal::Root, .. }), "{error}");
 }
 
 #[test]
@@ -101,14 +78,14 @@ fn answers_of_systemctl_and_of_the_runtimes_are_read() {
     let answer = "MainPID=42\nControlGroup=/system.slice/game.service\nLoadState=loaded\n";
     assert_eq!(unit.read_unit(answer).unwrap(), ("/system.slice/game.service".to_owned(), Some(42)));
     let answer = "MainPID=0\nControlGroup=\nLoadState=loaded\n";
-    assert!(matches!(unit.read_unit(answer), Err(SelectorError::NotRunning { .. })));
+    assert!(matches!(unit.read_unit(answer), Err(ResolveError::NotRunning { .. })));
     let answer = "MainPID=0\nControlGroup=\nLoadState=not-found\n";
-    assert!(matches!(unit.read_unit(answer), Err(SelectorError::NoSuchUnit { .. })));
+    assert!(matches!(unit.read_unit(answer), Err(ResolveError::NoSuchUnit { .. })));
 
     let container = selector("docker:mc");
     assert_eq!(container.read_pid("docker", "4242\n").unwrap(), 4242);
-    assert!(matches!(container.read_pid("docker", "0\n"), Err(SelectorError::NotRunning { .. })));
-    assert!(matches!(container.read_pid("docker", "<no value>"), Err(SelectorError::Answer { .. })));
+    assert!(matches!(container.read_pid("docker", "0\n"), Err(ResolveError::NotRunning { .. })));
+    assert!(matches!(container.read_pid("docker", "<no value>"), Err(ResolveError::Answer { .. })));
 }
 
 /// Stands in for docker and podman: answers with a pid if it is asked as they are.
@@ -157,7 +134,7 @@ child.wait()
     let child = pids.iter().copied().max_by_key(|&pid| ProcessId::of(pid).unwrap()).unwrap();
     let runtime = fake_runtime(directory.path(), child);
     let error = container.container(&root(), runtime, "mc").unwrap_err();
-    assert!(matches!(error, SelectorError::Refused { why: Refusal::SharedWithRuntime(_), .. }), "{error}");
+    assert!(matches!(error, ResolveError::Refused { why: Refusal::SharedWithRuntime(_), .. }), "{error}");
 }
 
 #[test]
@@ -166,13 +143,4 @@ fn a_missing_runtime_is_named() {
     let error = selector.tool(OsStr::new("no-such-runtime"), &[]).unwrap_err();
     assert!(message(&error).contains("docker:mc"), "{error}");
     assert!(message(&error).contains("no-such-runtime is not installed"), "{}", message(&error));
-}
-
-proptest::proptest! {
-    #[test]
-    fn what_parses_is_written_as_the_same_selector(text in "(cgroup|unit|docker|podman|pid):[a-z0-9/*.@-]{1,20}") {
-        if let Ok(selector) = text.parse::<Selector>() {
-            proptest::prop_assert_eq!(selector.to_string().parse::<Selector>(), Ok(selector));
-        }
-    }
 }
