@@ -82,6 +82,7 @@ impl Machine {
         self.retry_at = None;
         self.wake_failed = None;
         self.last_wake = Some(self.now);
+        self.settled_at = self.now;
         self.enter(Stage::Awake);
     }
 

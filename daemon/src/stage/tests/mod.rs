@@ -1,6 +1,7 @@
 //! The machine as its caller sees it: events in, actions and `why` out.
 
 mod every_pair;
+mod model;
 mod random;
 mod rules;
 
@@ -44,7 +45,7 @@ fn idle() -> Observation {
 }
 
 fn frozen() -> Observation {
-    Observation { frozen: true, ..idle() }
+    Observation { frozen: true, gate_shut: true, ..idle() }
 }
 
 fn good() -> Evidence {
