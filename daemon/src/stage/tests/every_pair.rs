@@ -2,8 +2,7 @@
 
 use super::{model::Checked, *};
 
-/// One of each kind, and of each variant that takes another road. The match makes a new event a compile
-/// error here.
+/// One of each kind, and of each variant that takes another road.
 pub fn events(now: Duration) -> Vec<Event> {
     let obstacle = Some(Obstacle { code: "window", text: "never asleep at 18:00".into() });
     let queue = Some(AcceptQueue { waiting: 64, backlog: 128 });
@@ -57,21 +56,52 @@ pub fn events(now: Duration) -> Vec<Event> {
         Event::PoolLow,
         Event::Pressure,
     ]);
-    for event in &events {
-        match event {
-            Event::Observed(_) | Event::Evidence(_) | Event::DozeDone | Event::DozeAborted { .. } => {}
-            Event::DeepDone { .. } | Event::DeepAborted { .. } | Event::ThawDone | Event::Knock { .. } => {}
-            Event::Woken | Event::WakeFailed { .. } | Event::CanaryOk | Event::CanaryFailed { .. } => {}
-            Event::Sleep { .. } | Event::Wake { .. } | Event::Keep(_) | Event::Release => {}
-            Event::Pardon | Event::SetMode(_) | Event::SetLimits(_) | Event::ServerStopping => {}
-            Event::ServerGone | Event::ServerStarted { .. } | Event::PoolLow | Event::Pressure => {}
-        }
-    }
     events
 }
 
-/// How to get into each state: name, mode, events with the seconds before them.
-fn states() -> Vec<(&'static str, Mode, Vec<(u64, Event)>)> {
+/// A new event is a compile error here, and then a failing test until it is among the events above.
+fn kind(event: &Event) -> usize {
+    match event {
+        Event::Observed(_) => 0,
+        Event::Evidence(_) => 1,
+        Event::DozeDone => 2,
+        Event::DozeAborted { .. } => 3,
+        Event::DeepDone { .. } => 4,
+        Event::DeepAborted { .. } => 5,
+        Event::ThawDone => 6,
+        Event::Knock { .. } => 7,
+        Event::Woken => 8,
+        Event::WakeFailed { .. } => 9,
+        Event::CanaryOk => 10,
+        Event::CanaryFailed { .. } => 11,
+        Event::Sleep { .. } => 12,
+        Event::Wake { .. } => 13,
+        Event::Keep(_) => 14,
+        Event::Release => 15,
+        Event::Pardon => 16,
+        Event::SetMode(_) => 17,
+        Event::SetLimits(_) => 18,
+        Event::ServerStopping => 19,
+        Event::ServerGone => 20,
+        Event::ServerStarted { .. } => 21,
+        Event::PoolLow => 22,
+        Event::Pressure => 23,
+    }
+}
+
+#[test]
+fn no_event_is_forgotten() {
+    let mut kinds: Vec<usize> = events(Duration::ZERO).iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, (0..24).collect::<Vec<_>>());
+}
+
+/// The events that lead to a state, with the seconds before each.
+type Road = Vec<(u64, Event)>;
+
+/// Every state by name, and how to get there.
+fn states() -> Vec<(&'static str, Mode, Road)> {
     let look = || (1000, Event::Observed(idle()));
     let gathering = || vec![look()];
     let entering = |evidence| [gathering(), vec![(1, Event::Evidence(evidence))]].concat();
@@ -80,7 +110,7 @@ fn states() -> Vec<(&'static str, Mode, Vec<(u64, Event)>)> {
     let deep =
         |evidence| [dozing(evidence), vec![(1, Event::PoolLow), (1, Event::DeepDone { bytes: 1 })]].concat();
     let waking = || [dozing(good()), vec![(1, knock(Class::Player))]].concat();
-    let with = |base: Vec<(u64, Event)>, more: Event| [base, vec![(1, more)]].concat();
+    let with = |base: Road, more: Event| [base, vec![(1, more)]].concat();
     let failed = || Event::WakeFailed { reason: "EBUSY".into() };
     let asked = || Event::Sleep { deep: true };
     vec![
@@ -120,7 +150,7 @@ fn states() -> Vec<(&'static str, Mode, Vec<(u64, Event)>)> {
     ]
 }
 
-fn reach(mode: Mode, road: Vec<(u64, Event)>) -> Checked {
+fn reach(mode: Mode, road: Road) -> Checked {
     let mut checked = Checked::new(setup(mode));
     for (after, event) in road {
         checked.tell(secs(after), event);

@@ -53,8 +53,10 @@ impl Checked {
     pub fn tell(&mut self, after: Duration, event: Event) -> Vec<Action> {
         self.now += after;
         let before = self.machine.stage();
+        let looked = matches!(event, Event::Observed(_));
+        let player = matches!(event, Event::Knock { class: Class::Player, .. });
         self.learn(&event);
-        let actions = self.machine.handle(self.now, event.clone());
+        let actions = self.machine.handle(self.now, event);
         if self.kept.as_ref().and_then(|kept| kept.until).is_some_and(|until| until <= self.now) {
             self.kept = None;
         }
@@ -62,10 +64,12 @@ impl Checked {
             self.check(action);
         }
         self.check_stage();
-        self.check_time(&event);
+        if looked {
+            self.check_time();
+        }
         self.check_words();
         let woken = actions.iter().any(|action| matches!(action, Action::Wake { .. }));
-        if matches!(event, Event::Knock { class: Class::Player, .. }) && before.by().is_some() {
+        if player && before.by().is_some() {
             assert!(woken, "a player knocked in {before:?} and got {actions:?}");
         }
         actions
@@ -168,17 +172,18 @@ impl Checked {
     }
 
     /// The caller sleeps until the deadline and looks: it must not spin.
-    fn check_time(&self, event: &Event) {
-        if let (Event::Observed(_), Some(at)) = (event, self.machine.next_deadline()) {
+    fn check_time(&self) {
+        if let Some(at) = self.machine.next_deadline() {
             assert!(at > self.now, "spins at {at:?}");
         }
+        // Looked at and awake, it is on its way down or has a reason not to be.
+        assert_ne!(self.machine.why().reason, Reason::Due);
     }
 
     fn check_words(&self) {
         let why = self.machine.why();
         assert!(!why.reason.to_string().is_empty());
-        let idle = self.machine.seen.is_some() && why.stage == Stage::Awake;
-        if let (true, Reason::StaysAwake(refusal)) = (idle, &why.reason) {
+        if let Reason::StaysAwake(refusal) = why.reason {
             assert!(refusal.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
         }
     }
