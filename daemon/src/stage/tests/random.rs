@@ -120,10 +120,22 @@ struct World {
     good: bool,
 }
 
+/// Seconds, so that a life has many sleeps.
+fn quick() -> Limits {
+    Limits {
+        doze_after: secs(3),
+        deep_after: Some(secs(3)),
+        min_awake: secs(1),
+        grace_after_start: secs(0),
+        wakes_per_hour: 100,
+        ..limits()
+    }
+}
+
 impl World {
     fn new() -> Self {
         Self {
-            checked: Checked::new(setup(Mode::Full)),
+            checked: Checked::new(Setup { limits: quick(), ..setup(Mode::Full) }),
             asleep: None,
             last_player: None,
             orders: VecDeque::new(),

@@ -260,6 +260,20 @@ fn somebody_elses_thaw_is_a_wake() {
 }
 
 #[test]
+fn a_report_gone_astray_is_found_out_at_the_gate() {
+    let mut bench = Bench::new(Mode::Full);
+    bench.doze();
+    bench.tell(Event::Woken);
+    assert_eq!(bench.tell(Event::Observed(frozen())), wake(Cause::Doubt), "awake behind a shut gate");
+
+    let mut bench = Bench::new(Mode::Full);
+    bench.look();
+    bench.tell(Event::Evidence(bad()));
+    bench.tell(Event::DozeDone);
+    assert_eq!(bench.look(), wake(Cause::Doubt), "throttled behind an open gate");
+}
+
+#[test]
 fn an_observation_older_than_our_freeze_proves_nothing() {
     let mut bench = Bench::new(Mode::Full);
     bench.doze();
