@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A sliding hour. A spent budget keeps the server awake; it never refuses a wake (design §3).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,12 +21,10 @@ impl WakeBudget {
 
     /// When a further wake would be within the budget again; `None` = it is now. A budget of zero never is.
     pub fn spent_until(&self, now: Duration, per_hour: u32) -> Option<Duration> {
-        let Some(surplus) = self.wakes.len().checked_sub(per_hour as usize) else {
-            return None;
-        };
+        let surplus = self.wakes.len().checked_sub(per_hour as usize)?;
         match self.wakes.get(surplus) {
             _ if per_hour == 0 => Some(Duration::MAX),
-            Some(oldest) => Some(*oldest + HOUR).filter(|until| *until > now),
+            Some(oldest) => Some(oldest.saturating_add(HOUR)).filter(|until| *until > now),
             None => None,
         }
     }
@@ -37,7 +35,7 @@ mod tests {
     use super::*;
 
     fn at(minutes: u64) -> Duration {
-        Duration::from_secs(60 * minutes)
+        Duration::from_mins(minutes)
     }
 
     #[test]

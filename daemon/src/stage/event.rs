@@ -88,6 +88,8 @@ pub struct Observation {
     pub cpu_percent: u32,
     /// What `cgroup.events` says. Others write `cgroup.freeze` too, so it is looked at, never assumed.
     pub frozen: bool,
+    /// Its gate is not open. At odds with the stage, that is a report gone astray: the machine wakes.
+    pub gate_shut: bool,
     /// cpu.max exists for this server's cgroup; without it there is no throttle.
     pub cpu_controller: bool,
     /// Anything else that forbids sleep now: the door is not on the path, a relayed game, the operator's

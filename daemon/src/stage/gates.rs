@@ -77,19 +77,20 @@ impl Machine {
         let limits = &self.limits;
         let started = (
             Refusal::JustStarted { grace: limits.grace_after_start },
-            self.started_at + limits.grace_after_start,
+            self.started_at.saturating_add(limits.grace_after_start),
         );
         if asker == Asker::Operator {
             let quiet = QUIET.min(limits.doze_after);
-            let player = self.last_player.map(|player| (Refusal::PlayerHere { quiet }, player + quiet));
+            let player =
+                self.last_player.map(|player| (Refusal::PlayerHere { quiet }, player.saturating_add(quiet)));
             return player.into_iter().chain([started]).collect();
         }
         // A player who was here before the door was attached has not been seen yet.
         let idle_since = self.last_player.unwrap_or_default().max(self.watched_since).max(self.started_at);
-        let woken = self
-            .last_wake
-            .map(|wake| (Refusal::MinAwake { min_awake: limits.min_awake }, wake + limits.min_awake));
-        [(Refusal::NotIdle { doze_after: limits.doze_after }, idle_since + limits.doze_after)]
+        let woken = self.last_wake.map(|wake| {
+            (Refusal::MinAwake { min_awake: limits.min_awake }, wake.saturating_add(limits.min_awake))
+        });
+        [(Refusal::NotIdle { doze_after: limits.doze_after }, idle_since.saturating_add(limits.doze_after))]
             .into_iter()
             .chain(woken)
             .chain([started])
@@ -175,9 +176,9 @@ impl Machine {
         }
         if asker == Asker::Time
             && let Some(deep_after) = self.limits.deep_after
-            && self.since + deep_after > self.now
+            && self.since.saturating_add(deep_after) > self.now
         {
-            closed(Refusal::NotLongDozing { deep_after }, Some(self.since + deep_after));
+            closed(Refusal::NotLongDozing { deep_after }, Some(self.since.saturating_add(deep_after)));
         }
         gates
     }

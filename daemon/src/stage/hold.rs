@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Refusal;
 
-const FIRST: Duration = Duration::from_secs(60);
-const LONGEST: Duration = Duration::from_secs(3600);
+const FIRST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Waits of 1, 2, 4 … minutes, at most an hour. A success or new settings begin anew.
 #[derive(Clone, Debug, Default)]

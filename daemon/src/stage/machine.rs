@@ -257,18 +257,23 @@ impl Machine {
 
     fn observed(&mut self, seen: Observation, settled: bool) {
         self.last_player = self.last_player.max(seen.last_player);
-        let frozen = seen.frozen;
-        let queue = seen.accept_queue;
+        let Observation { frozen, gate_shut, accept_queue, .. } = seen;
         self.seen = Some(seen);
-        let Some(by) = self.stage.by() else { return };
-        if self.last_player > Some(self.doze_ordered_at) {
-            self.begin_wake(Cause::Player { from: None });
-        } else if by == DozeBy::Freeze && !self.paper {
-            if !frozen && settled && !self.orders.thaw {
-                self.begin_wake(Cause::ThawedByOther);
-            } else if let Some(queue) = queue {
-                self.accept_queue(queue);
+        // On paper nothing is shut or frozen; in a thaw or on the way down it is in flux.
+        let telling = settled && !self.paper && !self.orders.thaw && self.orders.doze.is_none();
+        match self.stage.by() {
+            Some(_) if self.last_player > Some(self.doze_ordered_at) => {
+                self.begin_wake(Cause::Player { from: None });
             }
+            Some(DozeBy::Freeze) if telling && !frozen => self.begin_wake(Cause::ThawedByOther),
+            Some(_) if telling && !gate_shut => self.begin_wake(Cause::Doubt),
+            Some(DozeBy::Freeze) if !self.paper => {
+                if let Some(queue) = accept_queue {
+                    self.accept_queue(queue);
+                }
+            }
+            None if telling && gate_shut && self.stage == Stage::Awake => self.begin_wake(Cause::Doubt),
+            _ => {}
         }
     }
 

@@ -94,7 +94,7 @@ pub const QUIET: Duration = Duration::from_secs(30);
 
 /// A server that dies this soon after a wake is taken to have died of it: a tick watchdog strikes at the
 /// first tick, its crash report and a collection over a paged-out heap take their time.
-pub const DEATH_GRACE: Duration = Duration::from_secs(60);
+pub const DEATH_GRACE: Duration = Duration::from_mins(1);
 
 /// No knock for this long is a quiet moment to empty the accept queue in.
 const QUIET_DOOR: Duration = Duration::from_secs(1);

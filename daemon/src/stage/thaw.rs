@@ -29,7 +29,10 @@ impl Machine {
         if !self.queries_waiting || self.stage.by().is_none() || self.orders.thaw {
             return None;
         }
-        Some(self.last_thaw.map_or(self.now, |last| (last + self.limits.query_every).max(self.now)))
+        Some(
+            self.last_thaw
+                .map_or(self.now, |last| last.saturating_add(self.limits.query_every).max(self.now)),
+        )
     }
 
     pub(super) fn thaw(&mut self) {

@@ -18,7 +18,7 @@ impl Machine {
         }
         self.cause = Some(cause.clone());
         if self.paper {
-            let after = self.now - self.since;
+            let after = self.now.saturating_sub(self.since);
             self.actions.push(Action::WouldWake { cause, from: self.stage, after });
             self.paper = false;
             self.last_wake = Some(self.now);
@@ -82,6 +82,7 @@ impl Machine {
         self.retry_at = None;
         self.wake_failed = None;
         self.last_wake = Some(self.now);
+        self.settled_at = self.now;
         self.enter(Stage::Awake);
     }
 
