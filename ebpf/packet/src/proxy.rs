@@ -25,9 +25,10 @@ pub fn skip(window: &Window<'_>) -> Result<usize, Class> {
             Match::Yet => Err(Class::Undecided),
             Match::Yes => skip_v1(window),
         },
+        // Less than the signature is read as the stream itself: "\r\n\r\n" is what scanners send, while a
+        // proxy's header comes in one segment (section 2).
         Some(first) if first == V2[0] => match matches(window, &V2) {
-            Match::No => Ok(0),
-            Match::Yet => Err(Class::Undecided),
+            Match::No | Match::Yet => Ok(0),
             Match::Yes => skip_v2(window),
         },
         Some(_) => Ok(0),
