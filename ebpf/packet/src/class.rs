@@ -75,8 +75,9 @@ impl Game {
 /// What a client's first bytes make of it. `nth` is the number of the datagram in its flow, from 1; a
 /// stream always says 1.
 ///
-/// More bytes of a stream never change a verdict other than [`Class::Undecided`], but for a stream that is
-/// cut inside what is also a whole legacy ping (see [`minecraft`]).
+/// More bytes of a stream never change a verdict other than [`Class::Undecided`], but for a stream of
+/// Minecraft that is cut where vanilla sees a whole legacy ping (see [`minecraft`]), or inside the twelve
+/// bytes that start a PROXY header of version 2.
 #[inline(always)]
 pub fn classify(game: Game, window: &Window<'_>, nth: u32) -> Class {
     match game {

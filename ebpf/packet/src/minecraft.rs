@@ -100,14 +100,15 @@ impl VarInt {
         let mut more = 1;
         let mut i = 0;
         while i < longest {
-            let byte = u32::from(window.byte(at + i).unwrap_or(0));
+            let byte = u32::from(window.unchecked(at + i));
             value |= (byte & 0x7f).wrapping_mul(more) << (7 * i);
             more &= byte >> 7;
             len += more as usize;
             i += 1;
         }
+        let all_valid = at + longest <= window.len();
         if more != 0 {
-            return Err(Class::Noise);
+            return Err(if all_valid { Class::Noise } else { Class::Undecided });
         }
         let end = at + len;
         if end > window.len() { Err(Class::Undecided) } else { Ok(Self { value, end }) }

@@ -25,9 +25,10 @@ pub fn skip(window: &Window<'_>) -> Result<usize, Class> {
             Match::Yet => Err(Class::Undecided),
             Match::Yes => skip_v1(window),
         },
+        // Less than the signature is read as the stream itself: "\r\n\r\n" is what scanners send, while a
+        // proxy's header comes in one segment (section 2).
         Some(first) if first == V2[0] => match matches(window, &V2) {
-            Match::No => Ok(0),
-            Match::Yet => Err(Class::Undecided),
+            Match::No | Match::Yet => Ok(0),
             Match::Yes => skip_v2(window),
         },
         Some(_) => Ok(0),
@@ -59,19 +60,18 @@ fn matches<const N: usize>(window: &Window<'_>, expected: &[u8; N]) -> Match {
 #[inline(always)]
 fn skip_v1(window: &Window<'_>) -> Result<usize, Class> {
     let mut end = V1.len();
-    let mut searching = 1;
+    let mut found = 0;
     let mut i = V1.len();
     while i < V1_LONGEST - 1 {
-        let difference = u32::from(window.byte(i).unwrap_or(0) ^ b'\r');
-        // The top bit of (x - 1) is set for no byte but 0.
-        searching &= 1 ^ (difference.wrapping_sub(1) >> 31);
-        end += searching as usize;
+        // One for a carriage return, nothing for all others.
+        found |= (256 - usize::from(window.unchecked(i) ^ b'\r')) >> 8;
+        end += 1 - found;
         i += 1;
     }
     match (window.byte(end), window.byte(end + 1)) {
         (Some(b'\r'), Some(b'\n')) => Ok(end + 2),
         (Some(b'\r'), None) => Err(Class::Undecided),
-        _ if window.len() < V1_LONGEST && searching != 0 => Err(Class::Undecided),
+        (None, _) if window.len() < V1_LONGEST => Err(Class::Undecided),
         _ => Err(Class::Noise),
     }
 }

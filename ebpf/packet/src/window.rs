@@ -42,6 +42,13 @@ impl<'a> Window<'a> {
         if at < self.len && at < WINDOW { Some(self.bytes[at & (WINDOW - 1)]) } else { None }
     }
 
+    /// The byte at `at` without a branch, or any byte past the end: what is made of it must be thrown away
+    /// when it reaches beyond [`len`](Self::len). For loops, where every branch would double the paths.
+    #[inline(always)]
+    pub const fn unchecked(&self, at: usize) -> u8 {
+        self.bytes[at & (WINDOW - 1)]
+    }
+
     /// The big-endian number at `at`.
     #[inline(always)]
     pub const fn u16(&self, at: usize) -> Option<u16> {
