@@ -9,7 +9,7 @@ use dormouse_packet::Game;
 use super::error::{ConfigError, Place};
 use super::hooks::Hooks;
 use super::layers::LayerPatch;
-use super::profile::{Profile, Save};
+use super::profile::{Profile, Save, Watchdog};
 use super::reader::{Entry, Section, Source};
 use super::thresholds::Patch;
 use super::value::{PortSpec, Show, Transport};
@@ -108,12 +108,23 @@ impl Server {
         })
     }
 
-    /// The files that show a save; `None` if the profile has nothing to save.
+    /// The files that show a save; `None` if there is nothing to save, or its operator vouches for that.
     pub fn save_files(&self) -> Option<&[glob::Pattern]> {
         match &self.profile.save {
+            _ if self.file.assertions.save_not_needed.is_some() => None,
             Save::NotNeeded => None,
             Save::Evidence { files, .. } => Some(self.file.save_files.as_ref().unwrap_or(files)),
         }
+    }
+
+    /// What has to be looked at before a freeze; nothing if its operator vouches for it.
+    pub fn watchdog(&self) -> &Watchdog {
+        if self.file.assertions.watchdog_off.is_some() { &Watchdog::None } else { &self.profile.watchdog }
+    }
+
+    /// Whether an outbound connection to this port of a peer bears a freeze.
+    pub fn bears_outbound(&self, peer: PortSpec) -> bool {
+        self.file.assertions.outbound_harmless.is_some() || self.profile.harmless_outbound.contains(&peer)
     }
 }
 

@@ -238,3 +238,24 @@ fn save_files_of_the_server_take_the_place_of_the_profiles() {
     let files = |name: &str| loaded.servers[name].save_files().map(<[_]>::len);
     assert_eq!((files("a"), files("b"), files("c")), (Some(1), Some(5), None));
 }
+
+#[test]
+fn what_an_operator_vouches_for_is_not_asked_again() {
+    let house = House::new();
+    house.profile("mine.toml", "harmless_outbound = [\"tcp/443\"]\nwatchdog = [\"a:b=c\"]");
+    let text = "select = \"pid:1\"\nprofile = \"mine\"\n";
+    house.server("asked.toml", text);
+    let sure = |key: &str, value: &str| format!("{key} = {{ value = \"{value}\", reason = \"mine\" }}\n");
+    let (watchdog, save) = (sure("watchdog", "off"), sure("save", "not-needed"));
+    house.server("sure.toml", &format!("{text}[assert]\n{watchdog}{save}{}", sure("outbound", "harmless")));
+    let loaded = house.load();
+
+    let asked = &loaded.servers["asked"];
+    assert!(matches!(asked.watchdog(), Watchdog::Settings(checks) if checks.len() == 1));
+    assert_eq!(asked.save_files(), Some(&[][..]));
+    assert!(asked.bears_outbound(port("tcp/443")) && !asked.bears_outbound(port("tcp/5432")));
+
+    let sure = &loaded.servers["sure"];
+    assert_eq!((sure.watchdog(), sure.save_files()), (&Watchdog::None, None));
+    assert!(sure.bears_outbound(port("tcp/5432")));
+}
