@@ -236,6 +236,23 @@ fn of_the_rules() {
 }
 
 #[test]
+fn the_last_sound_values() {
+    for limit in [
+        "doze_after = \"1s\"",
+        "throttle_percent = 1",
+        "throttle_percent = 100",
+        "wakes_per_hour = 1",
+        "patience = \"1ns\"",
+        "query_thaw = \"1ns\"",
+        "query_every = \"100ms\"",
+        "busy_cpu_percent = 1",
+        "deep_after = \"0s\"",
+    ] {
+        Profile::parse("p", "p.toml", &format!("limits.{limit}")).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
 fn of_what_is_typed_and_stored() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
     let end = |until| Override::new("a", "floor", "awake", until, None, now).unwrap_err().to_string();

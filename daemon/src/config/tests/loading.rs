@@ -140,9 +140,11 @@ fn an_override_holds_until_its_end_and_is_explained() {
     let file = house.server("a.toml", &format!("{SOUND}limits.doze_after = \"6m\""));
     let until = NOW + Duration::from_mins(1);
     let entry = Override::new("a", "doze_after", "7m", until, Some("LAN party".to_owned()), NOW).unwrap();
+    house.server("other.toml", SOUND);
     house.load().set(entry, NOW).unwrap();
 
     let loaded = house.load();
+    assert_eq!(loaded.servers["other"].limits.doze_after, Duration::from_mins(5), "another server's");
     assert_eq!(loaded.next_end(), Some(until));
     let server = &loaded.servers["a"];
     assert_eq!(server.limits.doze_after, Duration::from_mins(7));
