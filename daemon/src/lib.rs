@@ -4,6 +4,7 @@ pub mod act;
 pub mod discover;
 pub mod door;
 pub mod guard;
+pub mod config;
 pub mod limits;
 pub mod netns;
 pub mod sleep;

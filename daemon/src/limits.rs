@@ -48,6 +48,38 @@ pub enum FirstSpeaker {
     Unknown,
 }
 
+/// What payload does that did not come through the door as a new player's: over the server's own `lo`, or on
+/// a connection older than the doze.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reaction {
+    Wake,
+    Ignore,
+}
+
+/// Hours of the week in which a server never sleeps, in the node's local time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Window {
+    /// The days it starts on: bit 0 = Monday … bit 6 = Sunday.
+    pub days: u8,
+    /// Minutes after midnight, inclusive.
+    pub from: u16,
+    /// Minutes after midnight, exclusive; not after `from` means that it ends on the next day.
+    pub until: u16,
+}
+
+impl Window {
+    /// Whether a minute after midnight of a weekday (0 = Monday) is inside.
+    pub fn contains(&self, weekday: u8, minute: u16) -> bool {
+        let starts = |day: u8| self.days & (1 << (day % 7)) != 0;
+        if self.from < self.until {
+            starts(weekday) && self.from <= minute && minute < self.until
+        } else {
+            (starts(weekday) && self.from <= minute) || (starts(weekday + 6) && minute < self.until)
+        }
+    }
+}
+
 /// The thresholds of one server. Durations count from the last player packet unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Limits {
@@ -75,4 +107,14 @@ pub struct Limits {
     pub first_speaker: FirstSpeaker,
     /// A server that uses more CPU than this without players is working: it stays awake. Percent of a core.
     pub busy_cpu_percent: Option<u32>,
+    /// How long save evidence is waited for before the server is throttled instead of frozen.
+    pub save_wait: Duration,
+    /// Traffic over the server's own `lo` (sidecars, RCON) while it sleeps.
+    pub loopback: Reaction,
+    /// Payload on connections older than the doze (RCON, a proxy, a database).
+    pub old_links: Reaction,
+    /// Servers, by name, that wake when this one wakes.
+    pub linked: Vec<String>,
+    /// Never asleep in these.
+    pub windows: Vec<Window>,
 }

@@ -1,0 +1,99 @@
+//! `dormoused.toml`: where things are on this node. Every key may be left out, and so may the file.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::reader::{Section, Source, read_file};
+use super::value::OrNever;
+
+/// What one daemon (or guard) works with. Several may run on one machine if their directories differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Gone after a reboot: the socket and the undo log.
+    pub run_dir: PathBuf,
+    /// Kept over a reboot: servers, overrides, profiles, the off marker, history.
+    pub state_dir: PathBuf,
+    pub server_dir: PathBuf,
+    pub profile_dir: PathBuf,
+    /// Must be on a bpffs.
+    pub pin_dir: PathBuf,
+    /// `None` = no metrics.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Age of the heartbeat at which the door lets everything pass and the guard takes over.
+    pub stale_after: Duration,
+    /// How long the guard keeps sleepers asleep without a daemon before it wakes them all.
+    pub guard_limit: Duration,
+    /// Where cgroup v2 is mounted; `None` = found in the mount table.
+    pub cgroup_root: Option<PathBuf>,
+    /// A filter of `tracing_subscriber::EnvFilter`, checked by the program that installs it.
+    pub log: String,
+}
+
+impl Node {
+    pub const DEFAULT_FILE: &str = "/etc/dormouse/dormoused.toml";
+
+    /// The settings in a file; the defaults if it does not exist.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::parse(file, &read_file(file)?.unwrap_or_default())
+    }
+
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut root = Section::parse(Source { file, text })?;
+        let default_metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, 9877));
+        let state_dir: PathBuf = root.optional("state_dir")?.unwrap_or_else(|| "/var/lib/dormouse".into());
+        let node = Self {
+            run_dir: root.optional("run_dir")?.unwrap_or_else(|| "/run/dormouse".into()),
+            server_dir: root.optional("server_dir")?.unwrap_or_else(|| state_dir.join("servers.d")),
+            profile_dir: root.optional("profile_dir")?.unwrap_or_else(|| state_dir.join("profiles.d")),
+            state_dir,
+            pin_dir: root.optional("pin_dir")?.unwrap_or_else(|| "/sys/fs/bpf/dormouse".into()),
+            metrics_listen: root
+                .optional::<OrNever<SocketAddr>>("metrics_listen")?
+                .map_or(Some(default_metrics), Into::into),
+            stale_after: at_least(&mut root, "stale_after", 2, Duration::from_millis(200))?,
+            guard_limit: at_least(&mut root, "guard_limit", 600, Duration::from_secs(1))?,
+            cgroup_root: root.optional("cgroup_root")?,
+            log: root.optional("log")?.unwrap_or_else(|| "info".to_owned()),
+        };
+        root.finish()?;
+        Ok(node)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("dormouse.sock")
+    }
+
+    pub fn undo_log(&self) -> PathBuf {
+        self.run_dir.join("undo.log")
+    }
+
+    pub fn overrides(&self) -> PathBuf {
+        self.state_dir.join("overrides.toml")
+    }
+
+    /// While this file exists, `dormouse off` was said and `dormouse on` was not.
+    pub fn off_marker(&self) -> PathBuf {
+        self.state_dir.join("off")
+    }
+
+    pub fn history(&self) -> PathBuf {
+        self.state_dir.join("history")
+    }
+}
+
+/// A duration with a default in seconds and a shortest value: below it the daemon's own beat is too slow.
+fn at_least(
+    root: &mut Section<'_>,
+    key: &'static str,
+    default: u64,
+    shortest: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(entry) = root.entry(key) else { return Ok(Duration::from_secs(default)) };
+    let value: Duration = entry.read()?;
+    if value < shortest {
+        return Err(entry.bad(format!("must be at least {}", humantime::format_duration(shortest))));
+    }
+    Ok(value)
+}

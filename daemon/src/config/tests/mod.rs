@@ -1,0 +1,6 @@
+mod errors;
+mod layers;
+mod loading;
+mod overrides;
+mod profiles;
+mod values;
