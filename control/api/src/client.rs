@@ -30,8 +30,13 @@ const SLOW: Duration = Duration::from_mins(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("cannot reach the daemon at {socket}: {why}\n{}", .why.remedy())]
-    Unreachable { socket: PathBuf, why: Unreachable, source: Option<io::Error> },
+    #[error("cannot reach the daemon at {socket}: {why}{}\n{}", in_brackets(.said.as_ref()), .why.remedy())]
+    Unreachable {
+        socket: PathBuf,
+        why: Unreachable,
+        /// What the system said, where it says more than `why`.
+        said: Option<io::Error>,
+    },
     /// The daemon answered, and the answer is no.
     #[error(transparent)]
     Problem(#[from] Problem),
@@ -76,6 +81,10 @@ impl Unreachable {
             _ => Self::Broken,
         }
     }
+}
+
+fn in_brackets(error: Option<&io::Error>) -> String {
+    error.map(|error| format!(" ({error})")).unwrap_or_default()
 }
 
 type Result<T> = std::result::Result<T, ClientError>;
@@ -191,7 +200,8 @@ impl Client {
     async fn send(&self, method: &Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let why = Unreachable::of(&error);
-            ClientError::Unreachable { socket: self.socket.clone(), why, source: Some(error) }
+            let said = (why == Unreachable::Broken).then_some(error);
+            ClientError::Unreachable { socket: self.socket.clone(), why, said }
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -219,7 +229,7 @@ impl Client {
             Err(_) => Err(ClientError::Unreachable {
                 socket: self.socket.clone(),
                 why: Unreachable::Silent(wait),
-                source: None,
+                said: None,
             }),
         }
     }
@@ -235,7 +245,7 @@ impl Client {
         ClientError::Unreachable {
             socket: self.socket.clone(),
             why: Unreachable::Broken,
-            source: Some(io::Error::other(error)),
+            said: Some(io::Error::other(error)),
         }
     }
 

@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// Why a request has no answer. `detail` is a sentence for the operator, `remedy` what to do about it.
+///
+/// Boxed words keep it under the 128 bytes that an `Err` should have at most (clippy, `result_large_err`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// RFC 9457 `type`: a name that never changes, `urn:dormouse:` and the code.
     #[serde(rename = "type")]
-    pub kind: String,
-    pub title: String,
+    pub kind: Box<str>,
+    pub title: Box<str>,
     /// The HTTP status, repeated for readers that have only the body.
     pub status: u16,
     pub detail: String,
@@ -65,8 +67,8 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let (name, title) = code.name_and_title();
         Self {
-            kind: format!("urn:dormouse:{name}"),
-            title: title.to_owned(),
+            kind: format!("urn:dormouse:{name}").into(),
+            title: title.into(),
             status: code.status(),
             detail: detail.into(),
             field: None,

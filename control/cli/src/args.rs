@@ -14,11 +14,18 @@ use dormouse_api::status::Selector;
 #[command(after_help = "Exit: 0 ok, 1 failed, 2 usage, 3 refused, 4 daemon unreachable.")]
 pub struct Cli {
     /// The daemon's socket [default: $DORMOUSE_SOCKET, else /run/dormouse/dormouse.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = "Common options", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
     /// How to print the answer
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Common options",
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
     pub output: Format,
 
     #[command(subcommand)]
@@ -27,9 +34,7 @@ pub struct Cli {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people
     Table,
-    /// For programs
     Json,
 }
 
@@ -58,7 +63,7 @@ pub enum Verb {
     Enable {
         #[command(flatten)]
         servers: Chosen,
-        /// How far; the profile's floor holds either way
+        /// How far: doze = never deep, full = as far as the profile's floor
         #[arg(long, value_name = "MODE", default_value = "full")]
         mode: Enabled,
     },
@@ -176,9 +181,7 @@ pub enum ProfileVerb {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Enabled {
-    /// May doze, never goes deep
     Doze,
-    /// May go as far as its floor
     Full,
 }
 

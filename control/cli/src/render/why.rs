@@ -234,6 +234,16 @@ Last wake    10:31:12.402 by 203.0.113.7:53122, Minecraft login, from deep
     }
 
     #[test]
+    fn nothing_is_lost_on_the_wire() {
+        let mut why = sleeper();
+        for save in [None, Some(Save::NotNeeded { reason: "rounds only".into() }), why.save.clone()] {
+            why.save = save;
+            let json = serde_json::to_string(&why).unwrap();
+            assert_eq!(serde_json::from_str::<Why>(&json).unwrap(), why);
+        }
+    }
+
+    #[test]
     fn a_server_that_never_slept() {
         let awake = Why {
             mode: Mode::Observe,
