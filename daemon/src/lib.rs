@@ -10,3 +10,4 @@ pub mod netns;
 pub mod sleep;
 pub mod stage;
 pub mod undo;
+pub mod socket;
