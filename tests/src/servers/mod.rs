@@ -1,0 +1,82 @@
+//! Real game servers, each started in a namespace and a cgroup and waited for until it answers a client.
+
+pub mod ddnet;
+pub mod echo;
+pub mod java;
+pub mod luanti;
+pub mod minecraft;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::topology::Transport;
+
+/// A running server with its working directory (world, settings), which is removed with it.
+pub struct Server {
+    pub game: Game,
+    pub port: u16,
+    pub process: Process,
+    dir: TempDir,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Game {
+    Minecraft,
+    Luanti,
+    DdNet,
+    Heap,
+    Tick,
+    Echo,
+}
+
+impl Game {
+    /// The game's own transport; the echo server speaks both, TCP is named here.
+    pub fn transport(self) -> Transport {
+        match self {
+            Game::Luanti | Game::DdNet => Transport::Udp,
+            Game::Minecraft | Game::Heap | Game::Tick | Game::Echo => Transport::Tcp,
+        }
+    }
+}
+
+impl Server {
+    /// Its working directory: settings and world.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The address of the player called `name`, as the server itself logged it at the (last) join.
+    pub fn seen_address(&self, name: &str) -> Result<IpAddr> {
+        let log = self.process.log();
+        let found = match self.game {
+            Game::Minecraft | Game::Tick => minecraft::joined_from(&log, name),
+            Game::Luanti => luanti::joined_from(&log, name),
+            Game::DdNet => ddnet::joined_from(&log, name),
+            Game::Heap | Game::Echo => None,
+        };
+        let address =
+            found.with_context(|| format!("{:?} logged no join of {name}; its log:\n{log}", self.game))?;
+        Ok(address.to_canonical())
+    }
+}
+
+/// Where a server is asked from inside its own namespace.
+fn own(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn workdir(game: &str) -> Result<TempDir> {
+    TempDir::with_prefix(format!("dormouse-{game}-")).context("make a working directory")
+}
+
+/// The first of the paths that exists: distributions call the same server by different names.
+fn program(candidates: &[&str]) -> Result<PathBuf> {
+    match candidates.iter().map(PathBuf::from).find(|path| path.exists()) {
+        Some(path) => Ok(path),
+        None => bail!("none of {} is installed: run scripts/setup games", candidates.join(", ")),
+    }
+}
