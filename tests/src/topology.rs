@@ -147,27 +147,42 @@ impl Node {
         nft(&self.netns, &rules.concat())
     }
 
-    /// Packets that the node's conntrack called INVALID so far: forwarded (dropped) and to or from the node.
-    pub fn invalid_packets(&self) -> Result<u64> {
+    /// Packets that the node's conntrack called INVALID so far.
+    pub fn invalid_packets(&self) -> Result<Invalid> {
         let json = self.netns.run(|| Command::new("nft").args(["-j", "list", "counters"]).output())?.stdout;
         let json: serde_json::Value = serde_json::from_slice(&json).context("nft -j list counters")?;
         let objects = json["nftables"].as_array().context("nft: no list of objects")?;
-        Ok(objects.iter().filter_map(|object| object["counter"]["packets"].as_u64()).sum())
+        let packets = |name: &str| {
+            let counter =
+                objects.iter().map(|object| &object["counter"]).find(|counter| counter["name"] == name);
+            counter
+                .and_then(|counter| counter["packets"].as_u64())
+                .with_context(|| format!("nft: no counter {name}"))
+        };
+        Ok(Invalid { forwarded: packets("invalid_forward")?, local: packets("invalid_local")? })
     }
 }
 
+/// Counts of INVALID packets: the forwarded ones were dropped, those to and from the node only counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub forwarded: u64,
+    pub local: u64,
+}
+
 /// kube-proxy's and the CNI portmap plugin's rules in short: translation both for forwarded and for local
-/// clients, masquerade by mark, INVALID dropped on the way through (as kube-proxy does) and counted elsewhere.
+/// clients, masquerade by mark, INVALID dropped on the way through (as kube-proxy does) and counted elsewhere
+/// (not ICMPv6 there: conntrack calls the node's own multicast reports INVALID).
 const RULES: &str = "
 table inet node {
   counter invalid_forward { }
   counter invalid_local { }
   chain dnat_in { type nat hook prerouting priority dstnat; }
   chain dnat_local { type nat hook output priority -100; }
-  chain masquerade { type nat hook postrouting priority srcnat; meta mark & 0x4000 == 0x4000 masquerade; }
-  chain forward { type filter hook forward priority filter; ct state invalid counter name invalid_forward drop; }
-  chain input { type filter hook input priority filter; ct state invalid counter name invalid_local; }
-  chain output { type filter hook output priority filter; ct state invalid counter name invalid_local; }
+  chain snat_out { type nat hook postrouting priority srcnat; meta mark & 0x4000 == 0x4000 masquerade; }
+  chain filter_forward { type filter hook forward priority filter; ct state invalid counter name invalid_forward drop; }
+  chain filter_in { type filter hook input priority filter; meta l4proto { tcp, udp } ct state invalid counter name invalid_local; }
+  chain filter_out { type filter hook output priority filter; meta l4proto { tcp, udp } ct state invalid counter name invalid_local; }
 }
 ";
 

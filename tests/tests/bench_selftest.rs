@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use dormouse_tests::clients::{self, scan};
 use dormouse_tests::process::Place;
 use dormouse_tests::servers::{self, Game, Server};
-use dormouse_tests::topology::{BRIDGE, BareVeth, CLIENT, NODE, Node, Road, Transport};
+use dormouse_tests::topology::{BRIDGE, BareVeth, CLIENT, Invalid, NODE, Node, Road, Transport};
 use dormouse_tests::{cgroup, cgroup::Cgroup, netns};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +29,9 @@ impl Stand {
         let node = Node::create(1)?;
         let cgroup = Cgroup::create("server")?;
         let built = began.elapsed();
+        let started = Instant::now();
         let server = start(Place::new(&node.pods[0].netns, &cgroup))?;
-        println!("topology {built:.0?}, {:?} answers after {:.0?}", server.game, began.elapsed() - built);
+        println!("topology {built:.0?}, {:?} answers after {:.0?}", server.game, started.elapsed());
         for transport in [Transport::Tcp, Transport::Udp] {
             node.publish(0, Road::HostPort, transport, HOST_PORT, server.port)?;
             node.publish(0, Road::NodePort, transport, NODE_PORT, server.port)?;
@@ -63,7 +64,7 @@ impl Stand {
 
     /// Ends the stand and looks that nothing of it is left.
     fn take_down(self) -> Result<()> {
-        assert_eq!(self.node.invalid_packets()?, 0, "conntrack called packets INVALID");
+        assert_eq!(self.node.invalid_packets()?, Invalid { forwarded: 0, local: 0 });
         let (name, path) = (self.node.netns.name().to_owned(), self.cgroup.path().to_owned());
         let (pid, dir) = (self.server.process.pid(), self.server.dir().to_owned());
         println!("memory: {} MiB", self.cgroup.memory()?.resident >> 20);
@@ -144,7 +145,7 @@ fn dropping_a_frozen_stand_leaves_nothing() {
 
 #[test]
 fn minecraft_answers_and_lets_players_in() {
-    let stand = Stand::new(|place| servers::minecraft::start(place, 25565)).unwrap();
+    let mut stand = Stand::new(|place| servers::minecraft::start(place, 25565)).unwrap();
     for (to, answer) in stand.ask_all("status", |to| clients::minecraft::status(to, TIMEOUT)).unwrap() {
         let status: serde_json::Value = serde_json::from_slice(&answer.reply).unwrap();
         assert_eq!(status["version"]["protocol"], servers::minecraft::PROTOCOL, "status by {to}");
@@ -167,7 +168,7 @@ fn minecraft_answers_and_lets_players_in() {
 
 #[test]
 fn luanti_answers_and_lets_players_in() {
-    let stand = Stand::new(|place| servers::luanti::start(place, 30000)).unwrap();
+    let mut stand = Stand::new(|place| servers::luanti::start(place, 30000)).unwrap();
     stand.ask_all("ping", |to| clients::luanti::ping(to, TIMEOUT)).unwrap();
     for (index, to) in stand.roads().into_iter().enumerate() {
         let name = format!("bot{index}");
@@ -180,7 +181,7 @@ fn luanti_answers_and_lets_players_in() {
 
 #[test]
 fn ddnet_answers_and_lets_players_in() {
-    let stand = Stand::new(|place| servers::ddnet::start(place, 8303)).unwrap();
+    let mut stand = Stand::new(|place| servers::ddnet::start(place, 8303)).unwrap();
     stand.ask_all("info", |to| clients::ddnet::info(to, TIMEOUT)).unwrap();
     let to = SocketAddr::new(NODE[0], HOST_PORT);
     let place = Place::netns(&stand.node.client);

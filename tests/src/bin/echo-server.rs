@@ -36,7 +36,10 @@ fn main() -> Result<()> {
         poll(&mut waits, PollTimeout::NONE).context("poll")?;
 
         while let Ok((mut client, from)) = tcp.accept() {
-            let greeted = args.greeting.as_ref().is_none_or(|line| writeln!(client, "{line}").is_ok());
+            let greeted = args
+                .greeting
+                .as_ref()
+                .is_none_or(|line| client.write_all(format!("{line}\n").as_bytes()).is_ok());
             if greeted && client.set_nonblocking(true).is_ok() && client.set_nodelay(true).is_ok() {
                 clients.push((client, from));
             }

@@ -6,8 +6,10 @@ pub mod java;
 pub mod luanti;
 pub mod minecraft;
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -49,17 +51,20 @@ impl Server {
         self.dir.path()
     }
 
-    /// The address of the player called `name`, as the server itself logged it at the (last) join.
-    pub fn seen_address(&self, name: &str) -> Result<IpAddr> {
-        let log = self.process.log();
-        let found = match self.game {
-            Game::Minecraft | Game::Tick => minecraft::joined_from(&log, name),
-            Game::Luanti => luanti::joined_from(&log, name),
-            Game::DdNet => ddnet::joined_from(&log, name),
-            Game::Heap | Game::Echo => None,
+    /// The address of the player called `name`, as the server itself logged it at the (last) join. Waits for that
+    /// line: servers write it a moment after the player's first view of the world.
+    pub fn seen_address(&mut self, name: &str) -> Result<IpAddr> {
+        let joined_from = match self.game {
+            Game::Minecraft | Game::Tick => minecraft::joined_from,
+            Game::Luanti => luanti::joined_from,
+            Game::DdNet => ddnet::joined_from,
+            Game::Heap | Game::Echo => bail!("{:?} has no players with names", self.game),
         };
-        let address =
-            found.with_context(|| format!("{:?} logged no join of {name}; its log:\n{log}", self.game))?;
+        let log = self.process.log_path().to_owned();
+        let address = self.process.wait_until(Duration::from_secs(5), || {
+            let log = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+            joined_from(&log, name).with_context(|| format!("no join of {name} in the log"))
+        })?;
         Ok(address.to_canonical())
     }
 }
