@@ -19,7 +19,8 @@ pub const WATCHDOG_EXIT: i32 = 71;
 pub fn heap(place: Place<'_>, port: u16, mib: u32) -> Result<Server> {
     let dir = workdir("heap")?;
     compile("Heap", &dir)?;
-    let mut command = java(&dir, mib + mib / 4 + 64);
+    // Serial GC keeps a third of the heap for the young: the old generation must hold all that lives.
+    let mut command = java(&dir, mib * 3 / 2 + 64);
     command.args(["Heap", &mib.to_string(), &port.to_string()]);
     let mut process = Process::spawn("java Heap", command, place)?;
     process.wait_until(Duration::from_mins(2), || {
