@@ -1,10 +1,14 @@
 //! Names of what the bench makes on the machine, and clearing away what a crashed run left.
 //!
-//! Every namespace and cgroup is called `dmt-PID-START-N-ROLE`; PID and START (the process's start time in
+//! Every namespace, cgroup and temporary directory is called `dmt-PID-START-N-ROLE`; PID and START (the process's start time in
 //! clock ticks since boot, proc(5)) say whose it is, so that one run never removes what another still uses.
 
+use std::env;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 const PREFIX: &str = "dmt";
 
@@ -35,21 +39,42 @@ fn parse(name: &str) -> Option<(u32, u64)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Field 22 of /proc/PID/stat; the command in field 2 may hold blanks and parentheses.
+/// Field 22 of /proc/PID/stat; the command in field 2 may hold blanks and parentheses. None for a process that has
+/// ended, also when nobody has asked for its exit status yet (state Z or X).
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_command) = stat.rsplit_once(')')?;
-    after_command.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_command.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
-/// Removes the namespaces and cgroups, with all processes in them, of runs that have ended.
+/// A directory of ours for temporary files, removed with the returned value.
+pub fn temp_dir(role: &str) -> Result<TempDir> {
+    TempDir::with_prefix(format!("{}-", unique(role))).context("make a directory for temporary files")
+}
+
+/// Removes the namespaces, cgroups and temporary directories, with all processes in them, of runs that have ended.
 pub fn sweep() {
     crate::cgroup::sweep();
     crate::netns::sweep();
+    let dirs = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
+    for dir in dirs.filter(|dir| dir.file_name().to_str().is_some_and(is_leftover)) {
+        if let Err(error) = fs::remove_dir_all(dir.path()) {
+            eprintln!("bench: remove {}: {error}", dir.path().display());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]
@@ -57,6 +82,16 @@ mod tests {
         let name = unique("x");
         assert!(!is_leftover(&name));
         assert!(is_mine(&name));
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let name = format!("dmt-{}-{}-0-x", child.id(), start_time(child.id()).unwrap_or(0));
+        waitid(Id::Pid(Pid::from_raw(child.id().cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+            .unwrap();
+        assert!(is_leftover(&name));
+        child.wait().unwrap();
     }
 
     #[test]

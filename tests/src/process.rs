@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::cgroup::Cgroup;
 use crate::netns::Netns;
+use crate::owner;
 
 /// Where a process runs; `None` means where the test itself runs.
 #[derive(Clone, Copy, Default)]
@@ -54,7 +55,7 @@ pub struct Process {
 impl Process {
     /// Starts `command` with no stdin; stdout and stderr go to one log.
     pub fn spawn(name: &str, mut command: Command, place: Place<'_>) -> Result<Self> {
-        let dir = TempDir::with_prefix("dormouse-bench-")?;
+        let dir = owner::temp_dir("log")?;
         let log = dir.path().join("log");
         let out = File::create(&log).with_context(|| format!("create {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);

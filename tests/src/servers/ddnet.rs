@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Game, Server, own, program, workdir};
+use super::{Game, Server, own, program};
 use crate::clients;
+use crate::owner;
 use crate::process::{Place, Process};
 
 pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
-    let dir = workdir("ddnet")?;
+    let dir = owner::temp_dir("ddnet")?;
     let mut command = Command::new(program(&["/usr/games/DDNet-Server", "/usr/games/ddnet-server"])?);
     command.arg(format!("sv_port {port}; sv_register 0; sv_map Tutorial; sv_spamprotection 0"));
     command.current_dir(dir.path()).env("HOME", dir.path());

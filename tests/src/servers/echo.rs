@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Game, Server, own, workdir};
+use super::{Game, Server, own};
 use crate::clients;
+use crate::owner;
 use crate::process::{Place, Process};
 
 pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
@@ -17,7 +18,7 @@ pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
 
 /// With `greeting` the server speaks first on TCP.
 pub fn start_with(place: Place<'_>, port: u16, greeting: Option<&str>) -> Result<Server> {
-    let dir = workdir("echo")?;
+    let dir = owner::temp_dir("echo")?;
     let mut command = Command::new(sibling("echo-server")?);
     command.args(["--port", &port.to_string()]);
     if let Some(line) = greeting {

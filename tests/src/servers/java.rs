@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{Game, Server, own, workdir};
+use super::{Game, Server, own};
 use crate::clients;
+use crate::owner;
 use crate::process::{Place, Process};
 
 /// Exit code with which the tick server's watchdog halts it (fixtures/java/Tick.java).
@@ -17,7 +18,7 @@ pub const WATCHDOG_EXIT: i32 = 71;
 
 /// A JVM with `mib` MiB of live heap that ticks 20 times a second and answers lines on TCP.
 pub fn heap(place: Place<'_>, port: u16, mib: u32) -> Result<Server> {
-    let dir = workdir("heap")?;
+    let dir = owner::temp_dir("heap")?;
     compile("Heap", &dir)?;
     // Serial GC keeps a third of the heap for the young: the old generation must hold all that lives.
     let mut command = java(&dir, mib * 3 / 2 + 64);
@@ -33,7 +34,7 @@ pub fn heap(place: Place<'_>, port: u16, mib: u32) -> Result<Server> {
 /// [`WATCHDOG_EXIT`] when a tick took longer than `max-tick-time` (ms; -1 = off), which it reads from its
 /// `server.properties` when it starts, like Mojang's server. Default there: 60,000.
 pub fn tick(place: Place<'_>, port: u16, max_tick_time_ms: i64) -> Result<Server> {
-    let dir = workdir("tick")?;
+    let dir = owner::temp_dir("tick")?;
     compile("Tick", &dir)?;
     set_max_tick_time(dir.path(), port, max_tick_time_ms)?;
     let mut command = java(&dir, 64);

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Game, Server, own, program, workdir};
+use super::{Game, Server, own, program};
 use crate::clients;
+use crate::owner;
 use crate::process::{Place, Process};
 
 pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
-    let dir = workdir("luanti")?;
+    let dir = owner::temp_dir("luanti")?;
     let (world, config) = (dir.path().join("world"), dir.path().join("luanti.conf"));
     fs::create_dir(&world)?;
     fs::write(

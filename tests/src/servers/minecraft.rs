@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Game, Server, own, workdir};
+use super::{Game, Server, own};
 use crate::clients;
 use crate::clients::node;
+use crate::owner;
 use crate::process::{Place, Process};
 
 /// The game version that server and clients speak, and its protocol number (minecraft.wiki, Protocol version numbers).
@@ -16,7 +17,7 @@ pub const VERSION: &str = "1.16.5";
 pub const PROTOCOL: u32 = 754;
 
 pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
-    let dir = workdir("minecraft")?;
+    let dir = owner::temp_dir("minecraft")?;
     let mut command = Command::new("node");
     command.arg(node::script("server.cjs")?).args([&port.to_string(), VERSION]).current_dir(dir.path());
     let mut process = Process::spawn("flying-squid", command, place)?;

@@ -74,10 +74,6 @@ fn own(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn workdir(game: &str) -> Result<TempDir> {
-    TempDir::with_prefix(format!("dormouse-{game}-")).context("make a working directory")
-}
-
 /// The first of the paths that exists: distributions call the same server by different names.
 fn program(candidates: &[&str]) -> Result<PathBuf> {
     match candidates.iter().map(PathBuf::from).find(|path| path.exists()) {
