@@ -109,6 +109,24 @@ fn echo_by_every_road() {
 }
 
 #[test]
+fn pods_reach_each_other_over_the_bridge_and_through_netfilter() {
+    let node = Node::create(2).unwrap();
+    if !node.bridge_netfilter {
+        return dormouse_tests::skip("this kernel has no br_netfilter: bridged packets don't pass conntrack");
+    }
+    let on = node.netns.read("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap();
+    assert_eq!(on.trim(), "1");
+    let cgroup = Cgroup::create("server").unwrap();
+    let _server = servers::echo::start(Place::new(&node.pods[0].netns, &cgroup), 7000).unwrap();
+    for (ip, from) in node.pods[0].addresses().into_iter().zip(node.pods[1].addresses()) {
+        let answer =
+            node.pods[1].netns.run(|| clients::echo::tcp(SocketAddr::new(ip, 7000), b"hello", TIMEOUT));
+        assert_eq!(clients::echo::seen_address(&answer.unwrap()).unwrap().ip(), from);
+    }
+    assert_eq!(node.invalid_packets().unwrap(), Invalid { forwarded: 0, local: 0 });
+}
+
+#[test]
 fn echo_over_a_bare_veth() {
     let bare = BareVeth::create().unwrap();
     let cgroup = Cgroup::create("server").unwrap();
