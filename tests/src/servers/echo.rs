@@ -1,0 +1,41 @@
+//! The tiny echo server of this crate (TCP and UDP, both families): the benches' baseline.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Game, Server, own};
+use crate::clients;
+use crate::owner;
+use crate::process::{Place, Process};
+
+pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
+    start_with(place, port, None)
+}
+
+/// With `greeting` the server speaks first on TCP.
+pub fn start_with(place: Place<'_>, port: u16, greeting: Option<&str>) -> Result<Server> {
+    let dir = owner::temp_dir("echo")?;
+    let mut command = Command::new(sibling("echo-server")?);
+    command.args(["--port", &port.to_string()]);
+    if let Some(line) = greeting {
+        command.args(["--greeting", line]);
+    }
+    let mut process = Process::spawn("echo-server", command, place)?;
+    process.wait_until(Duration::from_secs(20), || {
+        place.run(|| clients::echo::udp(own(port), b"ready?", Duration::from_millis(200)))
+    })?;
+    Ok(Server { game: Game::Echo, port, process, dir })
+}
+
+/// A program built beside the running one; tests run from the `deps` folder below it.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let exe = env::current_exe().context("the path of this program")?;
+    let found = exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.with_context(|| {
+        format!("{name} is not built beside {}: run cargo build -p dormouse-tests", exe.display())
+    })
+}
