@@ -1,13 +1,14 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod act;
+pub mod agent;
+pub mod config;
 pub mod discover;
 pub mod door;
 pub mod guard;
-pub mod config;
 pub mod limits;
 pub mod netns;
 pub mod sleep;
+pub mod socket;
 pub mod stage;
 pub mod undo;
-pub mod socket;

@@ -17,8 +17,9 @@ use dormouse_packet::{
 use crate::{
     act::freezer::{FreezeError, Freezer},
     discover::{
-        self, HostEnd, NetlinkError, link,
+        self, link::{self, HostEnd},
         mounts::{CgroupRoot, Controllers, MountError},
+        netlink::NetlinkError,
         process::ProcessError,
         selector::{Found, Selector, SelectorError},
         sockets,
@@ -147,12 +148,8 @@ impl Place {
             }
         }
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
-        let ways = Ways {
-            freezer: Freezer::open(&found.cgroup)?,
-            asleep: asleep_by_log(&log)?,
-            log,
-            sockets,
-        };
+        let ways =
+            Ways { freezer: Freezer::open(&found.cgroup)?, asleep: asleep_by_log(&log)?, log, sockets };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
             wanted.slot,
@@ -260,7 +257,8 @@ impl Place {
         let all = sockets::list(&mut sockets.diag)?.owned_by(&sockets::inodes(&found.pids)?);
         let outside = |address: &std::net::SocketAddr| !address.ip().is_loopback();
         let tcp = all.listeners.iter().filter(|l| outside(&l.local)).map(|l| (l.local.port(), TCP));
-        let udp = all.udp.iter().filter(|u| outside(&u.local) && u.remote.is_none()).map(|u| (u.local.port(), UDP));
+        let udp =
+            all.udp.iter().filter(|u| outside(&u.local) && u.remote.is_none()).map(|u| (u.local.port(), UDP));
         let mut ports: Vec<Port> = tcp
             .chain(udp)
             .map(|(number, protocol)| Port { number, protocol, game: game_on(wanted.game, protocol) })

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    num::NonZeroU32,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -14,11 +15,13 @@ use aya::programs::{
 };
 
 use super::{Door, DoorError, object::TcHook};
+use crate::undo::{Change, Direction};
 
 /// Our filters' place on a clsact qdisc: before everybody who takes the kernel's default (49152).
 pub const CLSACT_PRIORITY: u16 = 1;
 /// Names our filter among others of that priority.
-pub const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xd0);
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, CLSACT_HANDLE_NUMBER.get() as u16);
+const CLSACT_HANDLE_NUMBER: NonZeroU32 = NonZeroU32::new(0xd0).unwrap();
 
 /// A veth's host end that has the door on both directions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,24 @@ pub struct Attachment {
     pub interface: String,
     /// The link pins (tcx); empty on clsact.
     pub pins: Vec<PathBuf>,
+}
+
+impl Attachment {
+    /// What the undo log must know of it.
+    pub fn changes(&self) -> Vec<Change> {
+        if !self.pins.is_empty() {
+            return self.pins.iter().map(|path| Change::Pin { path: path.clone() }).collect();
+        }
+        [Direction::Egress, Direction::Ingress]
+            .map(|direction| Change::Filter {
+                interface: self.interface.clone(),
+                ifindex: self.ifindex,
+                direction,
+                priority: CLSACT_PRIORITY,
+                handle: CLSACT_HANDLE_NUMBER,
+            })
+            .to_vec()
+    }
 }
 
 /// The two programs of a veth: what they are called, where they go.

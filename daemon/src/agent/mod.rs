@@ -1,0 +1,5 @@
+//! The agent.
+
+mod bring_up;
+mod clock;
+mod journal;
