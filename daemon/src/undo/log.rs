@@ -169,10 +169,19 @@ impl UndoLog {
     /// Puts everything back, last change first, and marks what was put back. Goes on after a failure, which
     /// stays in the log. Idempotent.
     pub fn play_back(&self) -> Result<Played, UndoError> {
+        self.play_back_those(|_| true)
+    }
+
+    /// As [`Self::play_back`], but only what stops or slows the server.
+    pub fn wake(&self) -> Result<Played, UndoError> {
+        self.play_back_those(Change::is_sleep)
+    }
+
+    fn play_back_those(&self, wanted: impl Fn(&Change) -> bool) -> Result<Played, UndoError> {
         let contents = self.contents()?;
         let mut played = Played { unreadable: contents.unreadable, ..Played::default() };
         let mut done = Vec::new();
-        for entry in contents.pending.into_iter().rev() {
+        for entry in contents.pending.into_iter().rev().filter(|entry| wanted(&entry.change)) {
             let outcome = entry.change.put_back();
             if outcome.is_ok() {
                 done.push(entry.seq);

@@ -5,7 +5,10 @@ mod node;
 
 use std::{num::NonZeroU32, os::unix::fs::MetadataExt as _, path::Path, process::Command};
 
-use dormouse_daemon::undo::{Change, Direction, UndoLog, logs};
+use dormouse_daemon::{
+    act::doze,
+    undo::{Change, Direction, UndoLog, logs},
+};
 use node::{Door, Node, Server, in_own_namespaces, wait_until};
 
 fn frozen(servers: &[Server]) -> Vec<bool> {
@@ -146,8 +149,7 @@ fn cgroup_fixture(node: &Node, server: &str) -> std::path::PathBuf {
     std::fs::create_dir(&cgroup).unwrap();
     std::fs::write(cgroup.join("cpu.max"), "max 100000\n").unwrap();
     let log = UndoLog::of_server(&node.run_dir(), server, 9).unwrap();
-    log.before(Change::cgroup_value(&cgroup, "cpu.max", "5000 100000").unwrap()).unwrap();
-    std::fs::write(cgroup.join("cpu.max"), "5000 100000\n").unwrap();
+    doze::throttle(&cgroup, &log, 5).unwrap();
     cgroup
 }
 

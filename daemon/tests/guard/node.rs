@@ -12,8 +12,8 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use dormouse_abi::{LAYOUT, node, server::ServerState};
 use dormouse_daemon::{
-    act::freezer::Freezer,
-    undo::{Change, UndoLog},
+    act::{doze, freezer::Freezer},
+    undo::UndoLog,
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -164,8 +164,7 @@ impl Server {
         let mut freezer = Freezer::open(&server.cgroup).unwrap();
         wait_until("the server runs", || freezer.state().unwrap().populated);
         let log = UndoLog::of_server(&node.run_dir(), &format!("server-{slot}"), slot).unwrap();
-        log.before(Change::cgroup_value(&server.cgroup, "cgroup.freeze", "1").unwrap()).unwrap();
-        freezer.freeze(PATIENCE).unwrap();
+        doze::freeze(&mut freezer, &log, PATIENCE).unwrap();
         server
     }
 

@@ -3,6 +3,7 @@
 use std::process::{Child, Command};
 
 use super::*;
+use crate::{act::doze, undo::UndoLog};
 
 /// A cgroup of its own with processes of its own; both go with it, also on panic.
 struct Scratch {
@@ -139,6 +140,10 @@ fn a_freeze_that_takes_too_long_is_taken_back() {
     let error = freezer.freeze(Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, FreezeError::FreezeTimeout { .. }), "{error}");
     assert!(!freezer.state().unwrap().set);
+    let run_dir = tempfile::tempdir().unwrap();
+    let log = UndoLog::of_server(run_dir.path(), "timeout", 0).unwrap();
+    doze::freeze(&mut freezer, &log, Duration::from_millis(50)).unwrap_err();
+    assert!(log.contents().unwrap().pending.is_empty());
 }
 
 #[test]
@@ -191,6 +196,10 @@ fn a_freeze_of_somebody_else_is_left_alone() {
     let mut freezer = Freezer::open(&scratch.path).unwrap();
     let error = freezer.freeze(PATIENCE).unwrap_err();
     assert!(matches!(error, FreezeError::FrozenBySomebodyElse { .. }), "{error}");
+    let run_dir = tempfile::tempdir().unwrap();
+    let log = UndoLog::of_server(run_dir.path(), "else", 0).unwrap();
+    doze::freeze(&mut freezer, &log, PATIENCE).unwrap_err();
+    log.play_back().unwrap();
     assert!(freezer.state().unwrap().set);
 }
 
