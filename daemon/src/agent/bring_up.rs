@@ -17,11 +17,13 @@ use dormouse_packet::{
 use crate::{
     act::freezer::{FreezeError, Freezer},
     discover::{
-        self, link::{self, HostEnd},
+        self,
+        link::{self, HostEnd},
         mounts::{CgroupRoot, Controllers, MountError},
         netlink::NetlinkError,
         process::ProcessError,
-        selector::{Found, Selector, SelectorError},
+        resolve::{Found, ResolveError},
+        selector::Selector,
         sockets,
     },
     door::{Attachment, DoorError},
@@ -81,7 +83,7 @@ pub struct Place {
 #[derive(Debug, thiserror::Error)]
 pub enum BringUpError {
     #[error(transparent)]
-    Selector(#[from] SelectorError),
+    Resolve(#[from] ResolveError),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
