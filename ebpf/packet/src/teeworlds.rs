@@ -33,6 +33,8 @@ const CONNLESS: u8 = 0x20;
 const SIX_COMPRESSED: u8 = 0x80;
 const SIX_CONTROL: u8 = 0x10;
 const SIX_TOKEN: u8 = 0x08;
+/// 0.6.5, once it has a token.
+const SIX_TOKEN_CONTROL: u8 = SIX_CONTROL | SIX_TOKEN;
 /// Bits that no data packet of 0.6 has.
 const SIX_NOT_DATA: u8 = 0x34;
 const SEVEN_COMPRESSED: u8 = 0x10;
@@ -54,7 +56,7 @@ const NO_TOKEN: u32 = u32::MAX;
 
 /// Vital chunks have a third header byte.
 const CHUNK_VITAL: u8 = 0x40;
-/// More than a client puts into one packet; 255 are allowed. Half of all random bytes are above.
+/// As many as a client puts into one packet; 255 are allowed, so 15 of 16 random bytes are not a count.
 const MOST_CHUNKS: u8 = 16;
 
 /// What one datagram is.
@@ -73,7 +75,7 @@ pub fn classify(window: &Window<'_>) -> Class {
         (SEVEN_CONTROL, 0) => control_seven(window),
         (SIX_CONTROL, 0) => control_six(window),
         // 0.6.5 has nothing else to say by control once it has a token: its next step is a data packet.
-        (0x18, 0) => match window.byte(HEADER + TOKEN) {
+        (SIX_TOKEN_CONTROL, 0) => match window.byte(HEADER + TOKEN) {
             Some(KEEPALIVE | CLOSE) => Class::Query,
             _ => Class::Noise,
         },
