@@ -107,6 +107,8 @@ pub struct NodeStatus {
     pub total_bytes: u64,
     pub handed_back: HandedBack,
     pub guard: Guard,
+    /// `dormouse off` holds: nothing sleeps until `dormouse on`.
+    pub off: bool,
 }
 
 /// Memory that sleepers gave back.

@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
 
 use dormouse_api::Problem;
 use dormouse_api::command::{Phases, WakeResult};
@@ -56,6 +57,7 @@ fn node() -> NodeStatus {
         total_bytes: 4 << 30,
         handed_back: HandedBack { bytes: 0, estimated: false },
         guard: Guard::Ok,
+        off: false,
     }
 }
 
@@ -271,6 +273,18 @@ fn nobody_there_is_4_with_the_remedy() {
     let dead = run(&["sleep", "a", "b"]);
     assert_eq!(code(&dead), 4);
     assert_eq!(stderr(&dead).matches("the daemon is not running").count(), 1, "{}", stderr(&dead));
+    let stranger = Installed::new();
+    fs::set_permissions(stranger.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let shut = stranger.folder.path().join("none.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&shut).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
+    let denied = stranger.run_as_stranger(&["status"]);
+    assert_eq!(code(&denied), 4);
+    assert!(
+        stderr(&denied).contains("no permission\nthe socket belongs to root: use sudo"),
+        "{}",
+        stderr(&denied)
+    );
     let long = format!("/{}.sock", "x".repeat(200));
     let invalid = dormouse().args(["--socket", &long, "status"]).output().unwrap();
     assert_eq!(code(&invalid), 4);
@@ -301,11 +315,26 @@ impl Installed {
         self
     }
 
-    fn run(&self, words: &[&str]) -> std::process::Output {
+    fn run(&self, words: &[&str]) -> Output {
+        self.run_with(words, |_| {})
+    }
+
+    /// Root may open everything: it becomes nobody.
+    fn run_as_stranger(&self, words: &[&str]) -> Output {
+        let root = fs::metadata(self.folder.path()).unwrap().uid() == 0;
+        self.run_with(words, |command| {
+            if root {
+                command.uid(65534).gid(65534);
+            }
+        })
+    }
+
+    fn run_with(&self, words: &[&str], prepare: impl Fn(&mut Command)) -> Output {
         let socket = self.folder.path().join("none.sock");
         loop {
-            let mut command = std::process::Command::new(self.folder.path().join("dormouse"));
+            let mut command = Command::new(self.folder.path().join("dormouse"));
             command.env("PATH", "/nowhere").arg("--socket").arg(&socket).args(words);
+            prepare(&mut command);
             match command.output() {
                 // Another test's child, forked while we wrote the file, holds it open until its exec.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}

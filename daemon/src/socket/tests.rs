@@ -49,9 +49,9 @@ impl Script {
         })
     }
 
-    fn explained(&self, target: &Target, what: impl std::fmt::Debug) -> Answer<Explain> {
+    fn explained(&self, target: &Target, what: impl std::fmt::Debug) -> Explain {
         self.asked((target, what));
-        Ok(Explain { name: "x".into(), profile: "luanti".into(), settings: vec![] })
+        Explain { name: "x".into(), profile: "luanti".into(), settings: vec![] }
     }
 }
 
@@ -84,6 +84,7 @@ impl Operator for Script {
             total_bytes: 3,
             handed_back: HandedBack { bytes: 4, estimated: true },
             guard: Guard::Ok,
+            off: false,
         };
         Ok(Status { node, servers: vec![server] })
     }
@@ -128,18 +129,18 @@ impl Operator for Script {
     }
 
     async fn explain(&self, target: Target) -> Answer<Explain> {
-        self.explained(&target, "explain")
+        Ok(self.explained(&target, "explain"))
     }
 
     async fn set(&self, target: Target, request: SetRequest) -> Answer<Explain> {
         if request.key != "doze_after" {
             return Err(Problem::bad_field(request.key, "no such limit"));
         }
-        self.explained(&target, request)
+        Ok(self.explained(&target, request))
     }
 
     async fn unset(&self, target: Target, key: String) -> Answer<Explain> {
-        self.explained(&target, key)
+        Ok(self.explained(&target, key))
     }
 
     async fn preflight(&self) -> Answer<Preflight> {

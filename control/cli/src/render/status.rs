@@ -20,6 +20,7 @@ fn node(node: &NodeStatus) -> String {
     let waking = if node.waking > 0 { format!(" {} waking", node.waking) } else { String::new() };
     let unit = Unit::of(node.total_bytes);
     let about = if node.handed_back.estimated { "about " } else { "" };
+    let off = if node.off { "   OFF until `dormouse on`" } else { "" };
     let guard = match node.guard {
         Guard::Ok => "ok",
         Guard::Absent => "absent (systemctl start dormouse-guard)",
@@ -27,7 +28,7 @@ fn node(node: &NodeStatus) -> String {
     };
     format!(
         "{}  {}: {} awake {} dozing {} deep{waking} ({} kept)   \
-         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}",
+         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}{off}",
         node.name,
         count(all, "server", "servers"),
         node.awake,
@@ -124,6 +125,7 @@ mod tests {
             total_bytes: 128_614 * MIB,
             handed_back: HandedBack { bytes: 134_963 * MIB, estimated: false },
             guard: Guard::Ok,
+            off: false,
         }
     }
 
@@ -184,6 +186,7 @@ fun/new        luanti          awake   0s     0      58 / 58 MiB    never       
             waking: 1,
             kept: 0,
             guard: Guard::Absent,
+            off: true,
             handed_back: HandedBack { bytes: 57 * MIB, estimated: true },
             ..node()
         };
@@ -191,7 +194,7 @@ fun/new        luanti          awake   0s     0      58 / 58 MiB    never       
         assert_eq!(
             status(&Status { node, servers: vec![] }, &clock),
             "\
-fra-1  1 server: 0 awake 0 dozing 0 deep 1 waking (0 kept)   memory: servers 101.2 + headroom 12.0 of 125.6 GiB   handed back about 57 MiB   guard absent (systemctl start dormouse-guard)
+fra-1  1 server: 0 awake 0 dozing 0 deep 1 waking (0 kept)   memory: servers 101.2 + headroom 12.0 of 125.6 GiB   handed back about 57 MiB   guard absent (systemctl start dormouse-guard)   OFF until `dormouse on`
 "
         );
     }
