@@ -42,7 +42,7 @@ pub mod node {
 
 #[cfg(feature = "user")]
 mod pod {
-    // SAFETY: (all of them) repr(C), Copy, integers only, and no implicit padding (asserted beside each
+    // SAFETY: repr(C), Copy, integers only, and no implicit padding (asserted beside each
     // type), so every byte of a value is initialised and every bit pattern is a valid value.
     unsafe impl aya::Pod for crate::server::ServerKey {}
     // SAFETY: as above.

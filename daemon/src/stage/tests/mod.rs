@@ -33,6 +33,7 @@ fn limits() -> Limits {
         query_thaw: Duration::from_millis(100),
         first_speaker: FirstSpeaker::Client,
         busy_cpu_percent: Some(50),
+        ..crate::config::built_in()
     }
 }
 
