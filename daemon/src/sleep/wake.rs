@@ -62,6 +62,18 @@ impl Sleeper {
         self.wake_holding(&mut ways, knocked_ns)
     }
 
+    /// [`Sleeper::wake`] for those who may wait: whoever moves the server now is waited for.
+    ///
+    /// # Errors
+    /// As [`Sleeper::wake`].
+    pub fn wake_waiting(&self) -> Result<Option<Woken>, WakeError> {
+        self.stop_deep.store(true, SeqCst);
+        self.wanted.store(true, SeqCst);
+        let mut ways = self.ways();
+        self.wanted.store(false, SeqCst);
+        self.wake_holding(&mut ways, None)
+    }
+
     /// [`Sleeper::wake`] for those who hold the lock.
     pub(super) fn wake_holding(
         &self,
