@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
         mpsc,
     },
@@ -148,6 +148,15 @@ impl Sleeper {
     /// Exclusive use of the handles. A panic of an earlier holder does not lock players out.
     pub fn ways(&self) -> MutexGuard<'_, Ways> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Sleeper::ways`], unless the server is being moved just now.
+    pub fn try_ways(&self) -> Option<MutexGuard<'_, Ways>> {
+        match self.ways.try_lock() {
+            Ok(ways) => Some(ways),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
