@@ -1,3 +1,4 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod limits;
+pub mod memory;
