@@ -8,9 +8,12 @@
 
 pub mod advise;
 mod error;
+pub mod group;
+pub mod judge;
 pub mod pagemap;
 pub mod ranges;
 pub mod regions;
+pub mod swap;
 mod sys;
 
 use std::sync::Arc;
