@@ -10,10 +10,13 @@ pub mod advise;
 mod error;
 pub mod group;
 pub mod judge;
+pub mod page_out;
 pub mod pagemap;
+mod plan;
 pub mod ranges;
 pub mod regions;
 pub mod swap;
+mod sweep;
 mod sys;
 
 use std::sync::Arc;
