@@ -13,11 +13,13 @@ pub mod judge;
 pub mod page_out;
 pub mod pagemap;
 mod plan;
+pub mod prefetch;
 pub mod ranges;
 pub mod regions;
 pub mod swap;
 mod sweep;
 mod sys;
+pub mod working_set;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
