@@ -19,6 +19,8 @@ pub mod regions;
 pub mod swap;
 mod sweep;
 mod sys;
+#[cfg(test)]
+mod tests;
 pub mod working_set;
 
 use std::sync::Arc;
