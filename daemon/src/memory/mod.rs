@@ -3,7 +3,7 @@
 //! worker.
 //!
 //! The way down is [`page_out`]: [`regions`] says what may be moved, [`pagemap`] what is there, [`advise`]
-//! moves it, [`sweep`] empties the swap cache, [`judge`] measures what the node really got. The way up is
+//! moves it, `sweep` empties the swap cache, [`judge`] measures what the node really got. The way up is
 //! [`prefetch`], guided by the [`working_set`].
 
 pub mod advise;
