@@ -48,7 +48,8 @@ impl Default for Bounds {
 pub enum Stop {
     Cancelled,
     Pressure,
-    /// No more fits: the swap's reserve, or the limit of a cgroup above.
+    /// No more fits: the swap's reserve, the half of it that can be swept without memory.reclaim, or the limit
+    /// of a cgroup above.
     SwapFull,
     /// Somebody thawed the server: its memory is in use.
     Thawed,
@@ -131,7 +132,8 @@ pub fn write_out(
         group.lift_swap_limit(write_limit)?;
     }
     let above = group.swap_room()?.unwrap_or(u64::MAX);
-    let fits = swap.free().saturating_sub(reserve(&swap)).min(above);
+    let usable = usable(group, &swap);
+    let fits = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
 
     let started = Instant::now();
     let mut judge = Judge::new(group);
@@ -146,7 +148,7 @@ pub fn write_out(
     };
     let moved = plan.moved;
     judge.watch(group, || {
-        let stopped = run(group, &moved, bounds, cancel, &mut done.refused)?;
+        let stopped = run(group, &moved, bounds, usable, cancel, &mut done.refused)?;
         done.stopped = stopped.or(done.stopped);
         wait_for_writeback(group, baseline, cancel)
     })?;
@@ -208,6 +210,13 @@ fn turn(group: &Group, cancel: &Cancel) -> Option<MutexGuard<'static, ()>> {
     None
 }
 
+/// Bytes of swap that may be in use. Only half of a disk where the sweep has to touch pages: from half on
+/// (`vm_swap_full`) a touched page loses its slot, and PAGEOUT writes it again instead of freeing it.
+fn usable(group: &Group, swap: &Facts) -> u64 {
+    let touches = !swap.only_zram() && group.anonymous_only().is_none();
+    if touches { swap.size() / 2 } else { swap.size() }
+}
+
 fn reserve(swap: &Facts) -> u64 {
     swap.size() / SWAP_RESERVE
 }
@@ -216,6 +225,7 @@ fn run(
     group: &Group,
     moved: &[Moved],
     bounds: Bounds,
+    usable: u64,
     cancel: &Cancel,
     refused: &mut u64,
 ) -> Result<Option<Stop>> {
@@ -226,7 +236,7 @@ fn run(
                 return Ok(Some(Stop::Cancelled));
             }
             if count % LOOK_EVERY == 0
-                && let Some(stop) = look(group, bounds)?
+                && let Some(stop) = look(group, bounds, usable)?
             {
                 return Ok(Some(stop));
             }
@@ -241,12 +251,13 @@ fn run(
     Ok(None)
 }
 
-fn look(group: &Group, bounds: Bounds) -> Result<Option<Stop>> {
+fn look(group: &Group, bounds: Bounds, usable: u64) -> Result<Option<Stop>> {
     if !group.is_frozen()? {
         return Ok(Some(Stop::Thawed));
     }
     let swap = Facts::read()?;
-    if swap.free() < reserve(&swap) {
+    // Half of the reserve: the plan itself fills up to all of it.
+    if swap.used() + reserve(&swap) / 2 > usable {
         return Ok(Some(Stop::SwapFull));
     }
     // A kernel without PSI (CONFIG_PSI, psi=0) can't warn: the swap's limits still hold.

@@ -43,8 +43,8 @@ pub struct Facts {
 pub enum Finding {
     /// Nothing can go deep.
     NoSwap,
-    /// Slots survive a wake only while less than half of the swap is used: then a second sleep writes only
-    /// what was changed.
+    /// Slots survive a fault only while less than half of the swap is used: then a second sleep writes only
+    /// what was changed, and without `memory.reclaim` only this half can be used at all.
     Small {
         size: u64,
         wanted: u64,
@@ -125,7 +125,7 @@ impl Facts {
     }
 
     /// From half on the kernel gives a page's slot back at its first fault (`vm_swap_full`), and the next
-    /// sleep has to write it again.
+    /// sleep has to write it again. A sweep by touching is impossible then.
     pub fn half_used(&self) -> bool {
         self.used() * 2 >= self.size()
     }

@@ -8,6 +8,7 @@ use super::judge::swap_cached;
 use super::page_out::{Baseline, LOOK_EVERY, Stop, wait_for_writeback};
 use super::plan::Moved;
 use super::ranges::{self, Span, page_size};
+use super::swap::Facts;
 use super::{Cancel, Error, Result};
 
 /// Left in the swap cache for good enough: one part in fifty of what was moved.
@@ -43,7 +44,10 @@ pub(super) fn sweep(
     {
         by_reclaim(group, word, moved_bytes / ENOUGH, cancel)?;
     }
-    for pass in 0..PASSES {
+    // From half on a touched page loses its slot and would be written again: better left in the swap cache,
+    // clean, where the kernel takes it when it needs the memory.
+    let passes = if Facts::read()?.half_used() { 0 } else { PASSES };
+    for pass in 0..passes {
         if stop()?.is_some() || enough()? {
             break;
         }

@@ -360,6 +360,24 @@ fn a_server_that_runs_is_left_alone_and_resident_min_stays() {
 }
 
 #[test]
+fn no_more_goes_out_than_can_be_swept() {
+    let swap = Swap::new();
+    if swap.own.is_none() {
+        return; // The machine's own swap may be of any size.
+    }
+    let mut victim = Victim::new(576, "plain");
+    let sum = victim.ask("sum");
+    victim.freeze(true);
+    let out = victim.page_out(&Cancel::default());
+    eprintln!("{out:?}");
+    assert_eq!(out.stopped, Some(Stop::SwapFull), "{out:?}");
+    assert!(!out.swap_half_used && out.paged_out > 400 * MIB, "{out:?}");
+    assert!(out.swap_cached * 20 <= out.paged_out, "what went out is swept: {out:?}");
+    victim.freeze(false);
+    assert_eq!(victim.ask("sum"), sum);
+}
+
+#[test]
 fn two_thousand_mappings_and_a_hole_are_no_obstacle() {
     let _swap = Swap::new();
     let mut victim = Victim::new(64, "split");
