@@ -133,13 +133,17 @@ pub fn write_out(
     }
     let above = group.swap_room()?.unwrap_or(u64::MAX);
     let usable = usable(group, &swap);
-    let fits = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
+    // Half of the reserve: the plan itself may fill up to all of it. What is used already is no growth.
+    let used_at_most = usable.saturating_sub(reserve(&swap) / 2).max(swap.used());
 
     let started = Instant::now();
     let mut judge = Judge::new(group);
     let turn_held = turn(group, cancel);
     let baseline = Baseline { swap_cached: swap_cached(group)?, writeback: writeback(group)? };
-    let plan = Plan::of_group(group, bounds.keep, fits)?;
+    // A page that was only read since its last sleep is in the swap cache and still owns its slot. (Counted
+    // for the whole machine it may be too many: the look between steps has the last word.)
+    let free = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
+    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(baseline.swap_cached))?;
     let mut done = PagedOut {
         anonymous: plan.anonymous,
         skipped: plan.skipped,
@@ -148,7 +152,7 @@ pub fn write_out(
     };
     let moved = plan.moved;
     judge.watch(group, || {
-        let stopped = run(group, &moved, bounds, usable, cancel, &mut done.refused)?;
+        let stopped = run(group, &moved, bounds, used_at_most, cancel, &mut done.refused)?;
         done.stopped = stopped.or(done.stopped);
         wait_for_writeback(group, baseline, cancel)
     })?;
@@ -225,7 +229,7 @@ fn run(
     group: &Group,
     moved: &[Moved],
     bounds: Bounds,
-    usable: u64,
+    used_at_most: u64,
     cancel: &Cancel,
     refused: &mut u64,
 ) -> Result<Option<Stop>> {
@@ -236,7 +240,7 @@ fn run(
                 return Ok(Some(Stop::Cancelled));
             }
             if count % LOOK_EVERY == 0
-                && let Some(stop) = look(group, bounds, usable)?
+                && let Some(stop) = look(group, bounds, used_at_most)?
             {
                 return Ok(Some(stop));
             }
@@ -251,13 +255,11 @@ fn run(
     Ok(None)
 }
 
-fn look(group: &Group, bounds: Bounds, usable: u64) -> Result<Option<Stop>> {
+fn look(group: &Group, bounds: Bounds, used_at_most: u64) -> Result<Option<Stop>> {
     if !group.is_frozen()? {
         return Ok(Some(Stop::Thawed));
     }
-    let swap = Facts::read()?;
-    // Half of the reserve: the plan itself fills up to all of it.
-    if swap.used() + reserve(&swap) / 2 > usable {
+    if Facts::read()?.used() > used_at_most {
         return Ok(Some(Stop::SwapFull));
     }
     // A kernel without PSI (CONFIG_PSI, psi=0) can't warn: the swap's limits still hold.

@@ -375,6 +375,12 @@ fn no_more_goes_out_than_can_be_swept() {
     assert!(out.swap_cached * 20 <= out.paged_out, "what went out is swept: {out:?}");
     victim.freeze(false);
     assert_eq!(victim.ask("sum"), sum);
+
+    // Its pages were only read: they keep their slots, and go out again without new ones.
+    victim.freeze(true);
+    let again = victim.page_out(&Cancel::default());
+    assert!(again.paged_out > 400 * MIB, "{again:?}");
+    assert!(again.swap_cached * 20 <= again.paged_out, "{again:?}");
 }
 
 #[test]
