@@ -12,3 +12,4 @@ pub mod sleep;
 pub mod socket;
 pub mod stage;
 pub mod undo;
+pub mod memory;
