@@ -54,7 +54,8 @@ impl Managed {
 
     fn wanted(&self) -> Result<Wanted, String> {
         let server = &self.config;
-        let selector: Selector = server.file.select.to_string().parse().map_err(|error| format!("{error}"))?;
+        let selector: Selector =
+            server.file.select.to_string().parse().map_err(|error| format!("{error}"))?;
         let ports = if server.file.ports.is_empty() {
             server.profile.ports.clone()
         } else {
@@ -121,7 +122,8 @@ impl Agent {
         outcome: Result<Box<Brought>, BringUpError>,
     ) {
         let clash = outcome.as_ref().ok().and_then(|brought| self.clash(name, brought));
-        let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation) else {
+        let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
+        else {
             if let Ok(brought) = outcome {
                 self.place.take_down(&brought);
             }
@@ -140,11 +142,15 @@ impl Agent {
         if let Some(obstacle) = &brought.obstacle {
             tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
         }
-        let started_at = brought.found.main.age().map_or_else(|_| boot_now(), |age| boot_now().saturating_sub(age));
+        let started_at =
+            brought.found.main.age().map_or_else(|_| boot_now(), |age| boot_now().saturating_sub(age));
         let setup = Setup {
             mode: managed.config.file.mode,
             limits: managed.config.limits.clone(),
-            spoofable: brought.ports.iter().any(|port| dormouse_packet::Game::from_number(port.game).spoofable()),
+            spoofable: brought
+                .ports
+                .iter()
+                .any(|port| dormouse_packet::Game::from_number(port.game).spoofable()),
             started_at,
             demotion: saved::load_demotion(&self.config.state_dir, name),
         };
@@ -204,7 +210,11 @@ impl Agent {
         let was = self.servers.get(name).map(Managed::stage);
         self.feed(name, Event::ServerGone);
         if was.is_some_and(|stage| stage != Stage::Awake) {
-            self.tell(name, EventKind::Crash, Some(format!("{why} while it was {}", was.map_or("", Stage::word))));
+            self.tell(
+                name,
+                EventKind::Crash,
+                Some(format!("{why} while it was {}", was.map_or("", Stage::word))),
+            );
         }
         let Some(managed) = self.servers.get_mut(name) else { return };
         let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
@@ -252,7 +262,12 @@ impl Agent {
             frozen: state.frozen,
             gate_shut,
             cpu_controller: here.brought.controllers.cpu,
-            obstacle: here.brought.obstacle.clone().or_else(|| refused(&server)).or_else(|| in_window(&server)),
+            obstacle: here
+                .brought
+                .obstacle
+                .clone()
+                .or_else(|| refused(&server))
+                .or_else(|| in_window(&server)),
             deep_obstacle: None,
             accept_queue,
         })
@@ -293,10 +308,7 @@ impl Agent {
     }
 }
 
-fn cpu_percent(
-    last: &mut Option<(Instant, std::time::Duration)>,
-    cgroup: &std::path::Path,
-) -> u32 {
+fn cpu_percent(last: &mut Option<(Instant, std::time::Duration)>, cgroup: &std::path::Path) -> u32 {
     let Ok(used) = process::cpu_time(cgroup) else { return 0 };
     let now = Instant::now();
     let before = last.replace((now, used));

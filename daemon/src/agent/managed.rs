@@ -42,7 +42,10 @@ pub enum Presence {
     /// Being looked for.
     Looking,
     /// Not there, or not to be watched, for this reason; looked for again at that time.
-    Absent { reason: String, again: Instant },
+    Absent {
+        reason: String,
+        again: Instant,
+    },
     Here(Box<Here>),
 }
 

@@ -46,9 +46,17 @@ enum Message {
     /// From the watch.
     Report(Report),
     /// A server was looked for.
-    Brought { server: String, generation: u64, outcome: Result<Box<Brought>, BringUpError> },
+    Brought {
+        server: String,
+        generation: u64,
+        outcome: Result<Box<Brought>, BringUpError>,
+    },
     /// An order was carried out.
-    Done { server: String, generation: u64, done: orders::Done },
+    Done {
+        server: String,
+        generation: u64,
+        done: orders::Done,
+    },
     /// An operator asks.
     Ask(operator::Ask),
     /// SIGHUP, or a file was written by ourselves.
@@ -193,7 +201,9 @@ impl Agent {
                 }
                 self.servers.insert(name.to_owned(), Managed::new(server, slot));
             }
-            None => tracing::error!(server = name, "this node holds as many servers as it can; it stays awake"),
+            None => {
+                tracing::error!(server = name, "this node holds as many servers as it can; it stays awake")
+            }
         }
     }
 

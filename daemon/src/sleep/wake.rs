@@ -51,7 +51,7 @@ impl Sleeper {
     /// # Errors
     /// The cgroup can't be written; the gate is open all the same, and the guard will try.
     pub fn wake(&self, knocked_ns: Option<u64>) -> Result<Option<Woken>, WakeError> {
-        self.stop_deep.store(true, SeqCst);
+        self.stop_deep();
         self.wanted.store(true, SeqCst);
         let mut ways = match self.ways.try_lock() {
             Ok(ways) => ways,
@@ -67,7 +67,7 @@ impl Sleeper {
     /// # Errors
     /// As [`Sleeper::wake`].
     pub fn wake_waiting(&self) -> Result<Option<Woken>, WakeError> {
-        self.stop_deep.store(true, SeqCst);
+        self.stop_deep();
         self.wanted.store(true, SeqCst);
         let mut ways = self.ways();
         self.wanted.store(false, SeqCst);
@@ -81,7 +81,7 @@ impl Sleeper {
         knocked_ns: Option<u64>,
     ) -> Result<Option<Woken>, WakeError> {
         let decided_ns = monotonic_ns();
-        self.stop_deep.store(true, SeqCst);
+        self.stop_deep();
         let Some(asleep) = &ways.asleep else { return Ok(None) };
         let by = asleep.by;
         let knocked_ns =
