@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod clients;
+pub mod daemon;
 pub mod netns;
 pub mod owner;
 pub mod process;
