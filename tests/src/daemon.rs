@@ -37,7 +37,7 @@ pub struct ServerFile<'a> {
 }
 
 /// Limits in seconds rather than minutes, and everything vouched for that a test server has not.
-pub const QUICK: &str = "doze_after = \"5s\"\ndeep_after = \"never\"\ndoze_by = \"freeze\"\nfloor = \"dozing\"\n\
+pub const QUICK: &str = "doze_after = \"1s\"\ndeep_after = \"never\"\ndoze_by = \"freeze\"\nfloor = \"dozing\"\n\
                          min_awake = \"1s\"\ngrace_after_start = \"1s\"\nwakes_per_hour = 100000\n";
 
 /// A running daemon; stopped with its guard, its pins and its directories on drop.
