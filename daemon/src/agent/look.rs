@@ -30,7 +30,7 @@ impl Managed {
         match &self.presence {
             Presence::Absent { again, .. } => *again,
             Presence::Here(_) => self.next_look,
-            Presence::Looking => Instant::now() + std::time::Duration::from_secs(60),
+            Presence::Looking => Instant::now() + std::time::Duration::from_mins(1),
         }
     }
 
@@ -305,10 +305,10 @@ impl Agent {
         if after != before {
             self.stage_changed(name, before, after);
         }
-        if !actions.is_empty() || after != before {
-            if let Err(error) = saved::store(&self.config.run_dir, name, slot, saved) {
-                tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");
-            }
+        if (!actions.is_empty() || after != before)
+            && let Err(error) = saved::store(&self.config.run_dir, name, slot, saved)
+        {
+            tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");
         }
         for action in actions {
             self.carry_out(name, action);
