@@ -57,13 +57,13 @@ impl Daemon {
         let daemon = Self { process: None, guard: None, dir, pin_dir };
         fs::create_dir_all(daemon.path("state/servers.d"))?;
         let config = format!(
-            "run_dir = {:?}\nstate_dir = {:?}\nserver_dir = {:?}\nprofile_dir = {:?}\npin_dir = {:?}\n\
+            "run_dir = \"{}\"\nstate_dir = \"{}\"\nserver_dir = \"{}\"\nprofile_dir = \"{}\"\npin_dir = \"{}\"\n\
              metrics_listen = \"never\"\nlog = \"info\"\n",
-            daemon.path("run"),
-            daemon.path("state"),
-            daemon.path("state/servers.d"),
-            daemon.path("state/profiles.d"),
-            daemon.pin_dir,
+            daemon.path("run").display(),
+            daemon.path("state").display(),
+            daemon.path("state/servers.d").display(),
+            daemon.path("state/profiles.d").display(),
+            daemon.pin_dir.display(),
         );
         fs::write(daemon.path("dormoused.toml"), config)?;
         Ok(daemon)
