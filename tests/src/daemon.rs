@@ -181,7 +181,7 @@ impl Daemon {
 
     /// Puts a server to sleep by command, as soon as the checks allow it.
     pub fn sleep(&self, name: &str, deep: bool) -> Result<()> {
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + Duration::from_mins(1);
         loop {
             let asked = self.ask(async |client| Ok(client.sleep(name, SleepRequest { deep }).await?));
             match asked {
