@@ -1,6 +1,7 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod act;
+pub mod adopt;
 pub mod agent;
 pub mod config;
 pub mod discover;
