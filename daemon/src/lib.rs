@@ -10,6 +10,7 @@ pub mod guard;
 pub mod limits;
 pub mod metrics;
 pub mod netns;
+pub mod preflight;
 pub mod sleep;
 pub mod socket;
 pub mod stage;

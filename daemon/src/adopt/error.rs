@@ -1,6 +1,5 @@
 //! Why nothing was adopted.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -34,38 +33,33 @@ pub enum AdoptError {
     #[error("the sockets of {selector} can't be listed")]
     Sockets { selector: Selector, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the file made for {selector} can't be read again, so it is not written; write one by hand")]
-    Unreadable { selector: Selector, source: ConfigError },
+    Unreadable { selector: Selector, source: Box<ConfigError> },
     #[error("cannot write {}", file.display())]
     Write { file: PathBuf, source: io::Error },
 }
 
-/// An error with all its sources.
-pub(super) fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
-}
-
 impl From<AdoptError> for Problem {
     fn from(error: AdoptError) -> Self {
-        let text = whole(&error);
-        match error {
-            AdoptError::Selector(_) => Self::bad_field("select", text),
-            AdoptError::UnknownProfile { .. } => Self::bad_field("profile", text),
+        let problem: fn(String) -> Self = match error {
+            AdoptError::Selector(_) => |text| Self::bad_field("select", text),
+            AdoptError::UnknownProfile { .. } => |text| Self::bad_field("profile", text),
             AdoptError::Sockets { .. } | AdoptError::Unreadable { .. } | AdoptError::Write { .. } => {
-                Self::internal(text)
+                |text| Self::internal(text)
             }
             AdoptError::Resolve(_)
             | AdoptError::Pid { .. }
             | AdoptError::Known { .. }
             | AdoptError::NameTaken { .. }
             | AdoptError::Exists { .. }
-            | AdoptError::NothingListens { .. } => Self::refused(text),
-        }
+            | AdoptError::NothingListens { .. } => |text| Self::refused(text),
+        };
+        problem(error.whole())
+    }
+}
+
+impl AdoptError {
+    /// The error with all its sources, as an operator reads it.
+    pub(super) fn whole(self) -> String {
+        format!("{:#}", anyhow::Error::from(self))
     }
 }

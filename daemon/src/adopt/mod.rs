@@ -13,6 +13,7 @@ mod tests;
 mod text;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use dormouse_api::adopt::{AdoptRequest, AdoptResult};
@@ -79,7 +80,7 @@ pub fn adopt(
         return Err(left_out.swap_remove(0));
     }
     write(&drafts)?;
-    Ok(result(drafts, &left_out))
+    Ok(result(drafts, left_out))
 }
 
 /// A glob as one selector a cgroup, by its exact path; a later cgroup that the glob would match is no server
@@ -161,7 +162,8 @@ fn draft(
     let (text, notes) = facts.write();
     let file = node.server_dir.join(format!("{name}.toml"));
     // What we write must be what we read: a name or a command line of a stranger's is in it.
-    ServerFile::parse(&file, &text).map_err(|source| AdoptError::Unreadable { selector, source })?;
+    ServerFile::parse(&file, &text)
+        .map_err(|source| AdoptError::Unreadable { selector, source: source.into() })?;
     if file.exists() {
         return Err(AdoptError::Exists { file });
     }
@@ -182,10 +184,10 @@ fn listening(selector: &Selector, found: &Found, helper: &Helper) -> Result<Sock
 
 /// By any of its programs, else by its ports.
 fn guess_from(found: &Found, ports: &Ports) -> Option<Guess> {
-    let lines = std::iter::once(found.main)
+    let mut lines = std::iter::once(found.main)
         .chain(found.pids.iter().take(COMMAND_LINES).filter_map(|&pid| ProcessId::of(pid).ok()))
         .filter_map(|process| process.cmdline().ok());
-    let by_program = lines.filter_map(|line| guess(&line, Listening::default())).next();
+    let by_program = lines.find_map(|line| guess(&line, Listening::default()));
     by_program.or_else(|| guess(&[], Listening { tcp: &ports.tcp(), udp: &ports.udp() }))
 }
 
@@ -208,7 +210,7 @@ fn write(drafts: &[Draft]) -> Result<(), AdoptError> {
 }
 
 /// Several files are told as one text, each under its path.
-fn result(drafts: Vec<Draft>, left_out: &[AdoptError]) -> AdoptResult {
+fn result(drafts: Vec<Draft>, left_out: Vec<AdoptError>) -> AdoptResult {
     let several = drafts.len() > 1;
     let mut result =
         AdoptResult { file: String::new(), text: String::new(), servers: Vec::new(), notes: Vec::new() };
@@ -219,7 +221,8 @@ fn result(drafts: Vec<Draft>, left_out: &[AdoptError]) -> AdoptResult {
                 result.file.push_str(", ");
                 result.text.push('\n');
             }
-            result.text.push_str(&format!("# {path}\n"));
+            // Writing to a String cannot fail.
+            let _ = writeln!(result.text, "# {path}");
         }
         result.file.push_str(&path);
         result.text.push_str(&draft.text);
@@ -227,6 +230,6 @@ fn result(drafts: Vec<Draft>, left_out: &[AdoptError]) -> AdoptResult {
         result.notes.extend(draft.notes.into_iter().map(|note| format!("{of}{note}")));
         result.servers.push(draft.name);
     }
-    result.notes.extend(left_out.iter().map(|error| format!("left out: {}", error::whole(error))));
+    result.notes.extend(left_out.into_iter().map(|error| format!("left out: {}", error.whole())));
     result
 }

@@ -15,7 +15,7 @@ pub enum ModeError {
     #[error("cannot read {}", file.display())]
     Read { file: PathBuf, source: io::Error },
     #[error("{}: the mode is left as it is, since the file has an error: put that right first", file.display())]
-    Broken { file: PathBuf, source: ConfigError },
+    Broken { file: PathBuf, source: Box<ConfigError> },
     #[error("{}: the mode's line can't be changed by itself: set mode = \"{mode}\" by hand", file.display())]
     Entangled { file: PathBuf, mode: &'static str },
     #[error("cannot write {}", file.display())]
@@ -26,8 +26,8 @@ pub enum ModeError {
 pub fn set_mode(file: &Path, mode: Mode) -> Result<(), ModeError> {
     let path = || file.to_owned();
     let text = std::fs::read_to_string(file).map_err(|source| ModeError::Read { file: path(), source })?;
-    let before =
-        ServerFile::parse(file, &text).map_err(|source| ModeError::Broken { file: path(), source })?;
+    let before = ServerFile::parse(file, &text)
+        .map_err(|source| ModeError::Broken { file: path(), source: source.into() })?;
     if before.mode == mode {
         return Ok(());
     }

@@ -104,8 +104,7 @@ fn a_glob_makes_one_file_for_each_cgroup_and_says_who_was_left_out() {
 #[test]
 fn what_may_not_sleep_or_is_not_there_is_refused_with_the_reason() {
     let bench = Bench::new();
-    let refused =
-        |select: &str, profile: Option<&str>| error::whole(&bench.adopt(select, profile).unwrap_err());
+    let refused = |select: &str, profile: Option<&str>| bench.adopt(select, profile).unwrap_err().whole();
     assert!(refused("cgroup:/", None).contains("root cgroup is the whole machine"));
     assert!(refused("cgroup:/no/such/*", None).contains("matches no cgroup"));
     assert!(refused("games", None).contains("cgroup:GLOB"));
@@ -149,6 +148,24 @@ fn rcon_beside_the_game_s_port_gets_the_generic_parser() {
     let file = ServerFile::parse(Path::new("/x/mc.toml"), &text).unwrap();
     assert_eq!(file.ports.len(), 3);
     assert_eq!(file.assertions, config::Assertions::default());
+}
+
+#[test]
+fn a_container_s_id_is_no_lasting_name() {
+    let loaded = Bench::new().loaded();
+    let write = |path: &str| {
+        let facts = text::Facts {
+            selector: &Selector::Cgroup(path.to_owned()),
+            profile: &loaded.profiles["luanti"],
+            because: "x",
+            ports: &Ports::default(),
+            sockets: &Sockets::default(),
+        };
+        facts.write().0
+    };
+    let id = "0123456789abcdef".repeat(4);
+    assert!(write(&format!("/system.slice/docker-{id}.scope")).contains("adopt docker:NAME"));
+    assert!(!write("/games/docker-luanti").contains("adopt docker:NAME"));
 }
 
 proptest::proptest! {

@@ -22,6 +22,7 @@ impl Facts<'_> {
     /// The text, and what to look at.
     pub fn write(&self) -> (String, Vec<String>) {
         let mut notes = vec![format!("profile {}: {}", self.profile.name, self.because)];
+        notes.extend(self.about_container());
         notes.extend(self.about_ports());
         notes.extend(self.about_sleep());
         let mut text = String::from(
@@ -49,6 +50,18 @@ impl Facts<'_> {
             text.push_str("]\n");
         }
         (text, notes)
+    }
+
+    /// A container that is made anew has another id.
+    fn about_container(&self) -> Option<String> {
+        let Selector::Cgroup(path) = self.selector else { return None };
+        let id = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let named = path.split(['/', '-', '.']).any(id);
+        named.then(|| {
+            "select: this cgroup is named after a container's id, which ends with it: adopt docker:NAME or \
+             podman:NAME instead"
+                .to_owned()
+        })
     }
 
     fn about_ports(&self) -> Vec<String> {
