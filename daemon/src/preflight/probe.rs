@@ -44,7 +44,7 @@ pub fn membarrier_global() -> bool {
 fn page_out() -> Check {
     let name = "process_madvise";
     match process_madvise(libc::MADV_PAGEOUT).and_then(|()| process_madvise(libc::MADV_WILLNEED)) {
-        Ok(()) => ok(name, "memory of other processes can be paged out and in"),
+        Ok(()) => ok(name, "the kernel takes page-out and will-need"),
         Err(Errno::EPERM) => {
             fail(name, "refused", "give the daemon CAP_SYS_NICE and CAP_SYS_PTRACE, else nothing goes deep")
         }
