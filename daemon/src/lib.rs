@@ -1,6 +1,7 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod act;
+pub mod adopt;
 pub mod agent;
 pub mod config;
 pub mod discover;
@@ -8,7 +9,9 @@ pub mod door;
 pub mod guard;
 pub mod limits;
 pub mod memory;
+pub mod metrics;
 pub mod netns;
+pub mod preflight;
 pub mod sleep;
 pub mod socket;
 pub mod stage;
