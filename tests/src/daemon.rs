@@ -212,6 +212,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::env::var_os("BENCH_LOG").is_some() {
+            eprintln!("{}", self.log());
+        }
         self.guard = None;
         self.process = None;
         let _ = fs::remove_dir_all(self.pin_dir.join(dormouse_abi::LAYOUT).join("links"));
