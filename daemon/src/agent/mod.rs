@@ -1,5 +1,5 @@
 //! The agent.
 
 mod bring_up;
-mod clock;
+pub(crate) mod clock;
 mod journal;
