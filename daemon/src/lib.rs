@@ -6,6 +6,7 @@ pub mod agent;
 pub mod config;
 pub mod discover;
 pub mod door;
+pub mod evidence;
 pub mod guard;
 pub mod limits;
 pub mod memory;
