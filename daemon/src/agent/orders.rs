@@ -24,7 +24,7 @@ use crate::{
         prefetch::{Prefetched, Progress, prefetch},
         working_set::WorkingSets,
     },
-    sleep::{Sleeper, Thawed, WakeError, Woken},
+    sleep::{DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
     undo::Change,
 };
@@ -32,7 +32,7 @@ use crate::{
 /// What became of an order.
 pub enum Done {
     Dozed { by: DozeBy, size_bytes: u64 },
-    DozeAborted { reason: String },
+    DozeAborted(Result<DozeAborted, &'static str>),
     Deep(Result<PagedOut, String>),
     Thawed(Result<Thawed, String>),
     Woken(Result<Option<Woken>, WakeError>),
@@ -100,17 +100,17 @@ impl Agent {
         let paths = self.paths.clone();
         self.order(name, move |sleeper| {
             if paths.is_off() {
-                return Done::DozeAborted { reason: "dormouse is off".to_owned() };
+                return Done::DozeAborted(Err("dormouse is off"));
             }
             let size_bytes = anonymous_bytes(&cgroup);
             match sleeper.doze(by, percent, decided_ns) {
                 // `off` may have come between the look and the freeze.
                 Ok(_) if paths.is_off() => {
                     let _ = sleeper.wake_waiting();
-                    Done::DozeAborted { reason: "dormouse is off".to_owned() }
+                    Done::DozeAborted(Err("dormouse is off"))
                 }
                 Ok(_) => Done::Dozed { by, size_bytes },
-                Err(error) => Done::DozeAborted { reason: error.to_string() },
+                Err(aborted) => Done::DozeAborted(Ok(aborted)),
             }
         });
     }
@@ -173,7 +173,14 @@ impl Agent {
                 tracing::info!(server = name, ?by, "dozing");
                 self.feed(name, Event::DozeDone);
             }
-            Done::DozeAborted { reason } => {
+            Done::DozeAborted(aborted) => {
+                let reason = match &aborted {
+                    Ok(aborted) => {
+                        self.metrics.doze_aborted(aborted);
+                        aborted.to_string()
+                    }
+                    Err(off) => (*off).to_owned(),
+                };
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
@@ -221,6 +228,8 @@ impl Agent {
         tracing::info!(server = name, ?out, "paged out");
         managed.history.handed_back =
             Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: out.paged_out });
+        self.metrics.handed_back(name, bytes);
+        self.metrics.swap_written(name, out.paged_out);
         match out.stopped {
             Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
             None => self.feed(name, Event::DeepDone { bytes }),
@@ -231,6 +240,7 @@ impl Agent {
         match outcome {
             Ok(Thawed::Again { replayed }) => {
                 if replayed > 0 {
+                    self.metrics.query_answered(name);
                     self.tell(
                         name,
                         EventKind::Answered,
@@ -258,6 +268,7 @@ impl Agent {
         if let Err(error) = saved::store_demotion(&self.config.state_dir, name, demotion) {
             tracing::error!(server = name, %error, "its demotion can't be stored: it would be forgotten at a restart");
         }
+        self.metrics.demoted(name);
         self.tell(name, EventKind::Demoted, Some(format!("{}; {}", demotion.reason, demotion.cure)));
     }
 
