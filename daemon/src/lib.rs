@@ -7,6 +7,7 @@ pub mod discover;
 pub mod door;
 pub mod guard;
 pub mod limits;
+pub mod memory;
 pub mod netns;
 pub mod sleep;
 pub mod socket;

@@ -49,6 +49,19 @@ pub fn boot_from_system(at: SystemTime) -> Duration {
     }
 }
 
+/// The node's local weekday (0 = Monday) and minute after midnight.
+pub fn local_weekday_and_minute() -> (u8, u16) {
+    let now = (unix_now_ms() / 1000) as libc::time_t;
+    // SAFETY: an all-zero tm is valid; localtime_r writes it and keeps no pointer.
+    let tm = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&raw const now, &raw mut tm);
+        tm
+    };
+    // tm_wday counts from Sunday.
+    (((tm.tm_wday + 6) % 7) as u8, (tm.tm_hour * 60 + tm.tm_min) as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

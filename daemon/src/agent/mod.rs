@@ -1,5 +1,232 @@
-//! The agent.
+//! The agent: one task that owns every server's stage machine. Reports and answers come in as messages,
+//! orders go out to threads of their own; nothing here blocks, and nothing here is on a packet's way.
 
+mod answers;
 mod bring_up;
 mod clock;
+mod evidence;
 mod journal;
+mod look;
+mod managed;
+mod operator;
+mod orders;
+mod reports;
+mod saved;
+mod start;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use dormouse_api::event::{Event as Told, EventKind};
+use tokio::sync::{mpsc, oneshot};
+
+pub use start::{Handle, StartError, start};
+
+use bring_up::{BringUpError, Brought, Place};
+use clock::unix_now_ms;
+use journal::Journal;
+use managed::Managed;
+
+use crate::{
+    config::{self, Loaded},
+    guard,
+    sleep::Report,
+    stage,
+};
+
+/// How often the `off` marker and the configuration's age are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What comes in.
+enum Message {
+    /// From the watch.
+    Report(Report),
+    /// A server was looked for.
+    Brought {
+        server: String,
+        generation: u64,
+        outcome: Result<Box<Brought>, BringUpError>,
+    },
+    /// An order was carried out.
+    Done {
+        server: String,
+        generation: u64,
+        done: orders::Done,
+    },
+    /// An operator asks.
+    Ask(operator::Ask),
+    /// SIGHUP, or a file was written by ourselves.
+    Reload,
+    Stop(oneshot::Sender<()>),
+}
+
+/// The agent's state.
+pub struct Agent {
+    config: config::Node,
+    paths: guard::Paths,
+    place: Arc<Place>,
+    loaded: Loaded,
+    servers: BTreeMap<String, Managed>,
+    journal: Arc<Journal>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    outbox: mpsc::UnboundedSender<Message>,
+    /// What an earlier daemon of this boot left behind, by server.
+    records: BTreeMap<String, saved::Record>,
+    /// `dormouse off`: nothing is managed until `on`.
+    off: bool,
+}
+
+impl Agent {
+    async fn run(mut self) {
+        self.reload();
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let next = self.next_look();
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(Message::Stop(done)) => {
+                        // SIGTERM decides nothing: sleepers sleep on, the guard watches (design §3).
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Report(report) => self.report(report),
+            Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
+            Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::Ask(ask) => self.answer(ask),
+            Message::Reload => self.reload(),
+            Message::Stop(_) => {}
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let off = self.paths.is_off();
+        if off != self.off {
+            self.off = off;
+            if off { self.turn_off() } else { self.reload() }
+        }
+        if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
+            self.reload();
+        }
+    }
+
+    /// The marker of `dormouse off` appeared: put everything back and let go.
+    fn turn_off(&mut self) {
+        tracing::info!("dormouse is off: every server is woken and left alone until `dormouse on`");
+        for (name, managed) in std::mem::take(&mut self.servers) {
+            self.let_go(&name, managed);
+        }
+    }
+
+    /// Wakes a server that is no longer managed, and takes its door off.
+    fn let_go(&self, name: &str, managed: Managed) {
+        saved::forget(&self.config.run_dir, name);
+        if let managed::Presence::Here(here) = managed.presence {
+            let place = Arc::clone(&self.place);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = here.brought.sleeper.wake_waiting() {
+                    tracing::warn!(server = %here.brought.sleeper.name, %error, "could not be woken; the guard and `off` will");
+                }
+                place.take_down(&here.brought);
+            });
+        }
+    }
+
+    /// Reads the configuration again: servers come, go, and change their limits.
+    fn reload(&mut self) {
+        if self.off {
+            return;
+        }
+        let loaded = config::load(&self.config, SystemTime::now());
+        for error in &loaded.errors {
+            tracing::error!("{error}");
+        }
+        let gone: Vec<String> =
+            self.servers.keys().filter(|name| !loaded.servers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(managed) = self.servers.remove(&name) {
+                self.let_go(&name, managed);
+            }
+        }
+        for (name, server) in &loaded.servers {
+            self.take_on(name, server);
+        }
+        self.loaded = loaded;
+    }
+
+    fn take_on(&mut self, name: &str, server: &config::Server) {
+        let server = Arc::new(server.clone());
+        if let Some(managed) = self.servers.get_mut(name) {
+            let before = std::mem::replace(&mut managed.config, Arc::clone(&server));
+            if before.file.select != server.file.select || before.file.ports != server.file.ports {
+                let slot = managed.slot;
+                let old = std::mem::replace(managed, Managed::new(server, slot));
+                self.let_go(name, old);
+                return;
+            }
+            if managed.here().is_some() {
+                managed.apply_manners();
+                self.feed(name, stage::Event::SetMode(server.file.mode));
+                self.feed(name, stage::Event::SetLimits(server.limits.clone()));
+            }
+            return;
+        }
+        let taken: BTreeSet<u32> = self
+            .servers
+            .values()
+            .map(|managed| managed.slot)
+            .chain(self.records.values().map(|record| record.slot))
+            .collect();
+        // A sleeper keeps its slot: the pinned maps and the undo log know it by that.
+        let known = self.records.get(name).map(|record| record.slot);
+        match known.or_else(|| self.place.node.slots.free(|slot| taken.contains(&slot))) {
+            Some(slot) => {
+                if known.is_none() {
+                    self.place.node.arrays.reset(slot);
+                }
+                self.servers.insert(name.to_owned(), Managed::new(server, slot));
+            }
+            None => {
+                tracing::error!(server = name, "this node holds as many servers as it can; it stays awake")
+            }
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let far = Instant::now() + HOUSEKEEPING * 10;
+        self.servers.values().map(Managed::due).min().unwrap_or(far).min(far)
+    }
+
+    /// Tells the journal of something about a server.
+    fn tell(&self, server: &str, kind: EventKind, detail: Option<String>) {
+        self.journal.note(self.told(server, kind, detail));
+    }
+
+    fn told(&self, server: &str, kind: EventKind, detail: Option<String>) -> Told {
+        Told {
+            at_ms: unix_now_ms(),
+            kind,
+            server: Some(server.to_owned()),
+            profile: self.servers.get(server).map(|managed| managed.config.profile.name.clone()),
+            from: None,
+            class: None,
+            phases: None,
+            detail,
+        }
+    }
+}

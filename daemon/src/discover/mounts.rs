@@ -55,9 +55,12 @@ impl CgroupRoot {
     pub fn find() -> Result<Self, MountError> {
         let table =
             std::fs::read(MOUNTINFO).map_err(|source| MountError::Read { path: MOUNTINFO.into(), source })?;
-        let path = cgroup2_mount(&table)?;
-        let controllers = Controllers::of(&path)?;
-        Ok(Self { path, controllers })
+        Self::at(&cgroup2_mount(&table)?)
+    }
+
+    /// A root that the operator names.
+    pub fn at(path: &Path) -> Result<Self, MountError> {
+        Ok(Self { path: path.to_owned(), controllers: Controllers::of(path)? })
     }
 
     /// The directory of a path as `/proc/PID/cgroup` and systemd write it (`/system.slice/game.service`).

@@ -7,6 +7,7 @@
 
 pub mod off;
 mod pins;
+mod presence;
 mod run;
 mod sleepers;
 pub mod status;
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub use pins::{PinError, Pins};
+pub use presence::is_running;
 pub use run::run;
 pub use sleepers::{Sleeper, sleepers};
 

@@ -18,7 +18,9 @@ use nix::{
 };
 
 use super::{
-    Paths, Pins, Sleeper, Timing, now_ns, sleepers,
+    Paths, Pins, Sleeper, Timing, now_ns,
+    presence::Presence,
+    sleepers,
     watch::{Reading, Verdict, Watch},
 };
 
@@ -33,6 +35,7 @@ const RELOAD: Duration = Duration::from_secs(1);
 pub fn run(paths: &Paths, timing: Timing) -> anyhow::Result<()> {
     let signals = block_signals().context("cannot block SIGTERM and SIGINT")?;
     protect_self();
+    let _presence = Presence::announce(&paths.run_dir);
     let mut guard = Guard::new(paths, timing);
     tracing::info!(run_dir = %paths.run_dir.display(), pins = %paths.pins().display(), "guarding");
     loop {

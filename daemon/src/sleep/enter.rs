@@ -78,7 +78,6 @@ impl Sleeper {
                 if by == DozeBy::Freeze {
                     arrays.set_gate(self.slot, PARK);
                 }
-                self.stop_deep.store(false, SeqCst);
                 self.asleep.store(true, SeqCst);
                 // Who wanted it awake meanwhile left a note.
                 if self.wanted.swap(false, SeqCst) {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
         mpsc,
     },
@@ -16,8 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
-    door::{Arrays, Door, RecordReader, Replayer},
+    door::{Arrays, Door, Knock, RecordReader, Replayer},
     limits::{DozeBy, FirstSpeaker},
+    memory::Cancel,
     netns::NamespaceSockets,
     undo::{Seq, UndoLog},
 };
@@ -55,6 +56,12 @@ impl Node {
         })
     }
 
+    /// Puts a server on the list of those to be woken.
+    pub(super) fn want(&self, slot: u32, knocked_ns: u64) {
+        self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back((slot, knocked_ns));
+        let _ = self.kick.write(1);
+    }
+
     /// The door, for routing and questions; never on the way of a packet.
     pub fn door(&self) -> MutexGuard<'_, Door> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,8 +83,8 @@ pub struct Sleeper {
     pub(super) wanted: AtomicBool,
     /// It sleeps: the watch looks at its flags.
     pub(super) asleep: AtomicBool,
-    /// Set with `wanted` or on the way out: a page-out stops at its next step.
-    pub stop_deep: Arc<AtomicBool>,
+    /// Ends the page-out that is under way.
+    deep: Mutex<Cancel>,
     pub replayed: AtomicU64,
     pub expired: AtomicU64,
 }
@@ -131,7 +138,7 @@ impl Sleeper {
             ways: Mutex::new(ways),
             queue: Mutex::default(),
             wanted: AtomicBool::new(false),
-            stop_deep: Arc::default(),
+            deep: Mutex::default(),
             replayed: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
@@ -141,6 +148,25 @@ impl Sleeper {
         self.asleep.load(SeqCst)
     }
 
+    /// Somebody is waiting who turned out to be a player: the watch wakes the server.
+    pub fn want(&self, knock: Knock) {
+        self.node.want(self.slot, knock.time_ns);
+    }
+
+    /// A page-out begins; whoever wakes the server ends it by this.
+    pub fn allow_deep(&self, cancel: Cancel) {
+        // It may have been woken just before.
+        if !self.is_asleep() {
+            cancel.cancel();
+        }
+        *self.deep.lock().unwrap_or_else(PoisonError::into_inner) = cancel;
+    }
+
+    /// The page-out under way stops at its next step.
+    pub fn stop_deep(&self) {
+        self.deep.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+    }
+
     pub fn manners(&self) -> Manners {
         *self.manners.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +174,15 @@ impl Sleeper {
     /// Exclusive use of the handles. A panic of an earlier holder does not lock players out.
     pub fn ways(&self) -> MutexGuard<'_, Ways> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`Sleeper::ways`], unless the server is being moved just now.
+    pub fn try_ways(&self) -> Option<MutexGuard<'_, Ways>> {
+        match self.ways.try_lock() {
+            Ok(ways) => Some(ways),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -51,7 +51,7 @@ impl Sleeper {
     /// # Errors
     /// The cgroup can't be written; the gate is open all the same, and the guard will try.
     pub fn wake(&self, knocked_ns: Option<u64>) -> Result<Option<Woken>, WakeError> {
-        self.stop_deep.store(true, SeqCst);
+        self.stop_deep();
         self.wanted.store(true, SeqCst);
         let mut ways = match self.ways.try_lock() {
             Ok(ways) => ways,
@@ -62,6 +62,18 @@ impl Sleeper {
         self.wake_holding(&mut ways, knocked_ns)
     }
 
+    /// [`Sleeper::wake`] for those who may wait: whoever moves the server now is waited for.
+    ///
+    /// # Errors
+    /// As [`Sleeper::wake`].
+    pub fn wake_waiting(&self) -> Result<Option<Woken>, WakeError> {
+        self.stop_deep();
+        self.wanted.store(true, SeqCst);
+        let mut ways = self.ways();
+        self.wanted.store(false, SeqCst);
+        self.wake_holding(&mut ways, None)
+    }
+
     /// [`Sleeper::wake`] for those who hold the lock.
     pub(super) fn wake_holding(
         &self,
@@ -69,7 +81,7 @@ impl Sleeper {
         knocked_ns: Option<u64>,
     ) -> Result<Option<Woken>, WakeError> {
         let decided_ns = monotonic_ns();
-        self.stop_deep.store(true, SeqCst);
+        self.stop_deep();
         let Some(asleep) = &ways.asleep else { return Ok(None) };
         let by = asleep.by;
         let knocked_ns =

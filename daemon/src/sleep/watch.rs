@@ -33,6 +33,8 @@ pub enum Report {
     WakeFailed { slot: u32, reason: String },
     /// A silent or undecided connection has waited for `patience`: is it still there? Then it is a player.
     Patience(Knock),
+    /// A handshake with a frozen server: its accept queue grew.
+    Connected(u32),
     /// A handshake with a server that speaks first: is it true? Then it is a player.
     Handshake(Knock),
 }
@@ -109,7 +111,7 @@ impl Node {
         let first_speaker = sleeper.manners().first_speaker;
         let report = match (knock.class, was_parked, first_speaker) {
             (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
-            (Class::Undecided, false, FirstSpeaker::Client) => return,
+            (Class::Undecided, false, FirstSpeaker::Client) => Report::Connected(knock.slot),
             (Class::Undecided, true, _) if knock.protocol != TCP => return,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),

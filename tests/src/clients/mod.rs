@@ -32,12 +32,13 @@ pub struct Answer {
     pub reply: Vec<u8>,
 }
 
-/// A player who got in.
+/// A player who got in. Counted from the first packet; for the players from npm from where the loaded client starts to
+/// connect, which adds its own start (some 80 ms): compare them with each other only.
 #[derive(Clone, Copy, Debug)]
 pub struct Join {
-    /// From the first packet to the server's first answer.
+    /// Until the server's first answer.
     pub first_reply: Duration,
-    /// From the first packet until the game can be played.
+    /// Until the game can be played.
     pub joined: Duration,
 }
 

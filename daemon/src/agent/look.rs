@@ -1,0 +1,335 @@
+//! Looking at servers: is it there, is it still the same, what does its machine need to know?
+
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Instant,
+};
+
+use dormouse_abi::gate;
+use dormouse_api::event::EventKind;
+use dormouse_packet::Class;
+
+use super::{
+    Agent, BringUpError, Brought, Message,
+    bring_up::{Port, Wanted},
+    clock::{boot_from_monotonic, boot_now},
+    managed::{Here, Managed, Presence},
+    saved,
+};
+use crate::{
+    config::Transport,
+    discover::{process, selector::Selector, sockets},
+    limits::{Mode, Reaction},
+    sleep::Manners,
+    stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
+};
+
+impl Managed {
+    /// When something is to be done about it without anybody asking.
+    pub fn due(&self) -> Instant {
+        match &self.presence {
+            Presence::Absent { again, .. } => *again,
+            Presence::Here(_) => self.next_look,
+            Presence::Looking => Instant::now() + std::time::Duration::from_secs(60),
+        }
+    }
+
+    fn manners(&self) -> Manners {
+        let limits = &self.config.limits;
+        Manners {
+            first_speaker: limits.first_speaker,
+            patience: limits.patience,
+            query_thaw: limits.query_thaw,
+        }
+    }
+
+    /// Gives changed settings to the watch.
+    pub fn apply_manners(&self) {
+        if let Some(here) = self.here() {
+            let mut manners =
+                here.brought.sleeper.manners.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *manners = self.manners();
+        }
+    }
+
+    fn wanted(&self) -> Result<Wanted, String> {
+        let server = &self.config;
+        let selector: Selector =
+            server.file.select.to_string().parse().map_err(|error| format!("{error}"))?;
+        let ports = if server.file.ports.is_empty() {
+            server.profile.ports.clone()
+        } else {
+            server.file.ports.iter().map(|port| port.port).collect()
+        };
+        let ports = ports
+            .into_iter()
+            .map(|port| Port {
+                number: port.port,
+                protocol: match port.transport {
+                    Transport::Tcp => dormouse_packet::headers::TCP,
+                    Transport::Udp => dormouse_packet::headers::UDP,
+                },
+                game: server.game(port) as u8,
+            })
+            .collect();
+        Ok(Wanted {
+            name: Arc::from(server.name()),
+            slot: self.slot,
+            selector,
+            ports,
+            game: server.profile.protocol,
+            manners: self.manners(),
+            old_links_wake: server.limits.old_links == Reaction::Wake,
+            loopback_wakes: server.limits.loopback == Reaction::Wake,
+        })
+    }
+}
+
+impl Agent {
+    pub(super) fn look_at_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<String> =
+            self.servers.iter().filter(|(_, m)| m.due() <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            match self.servers.get(&name).map(|managed| &managed.presence) {
+                Some(Presence::Absent { .. }) => self.look_for(&name),
+                Some(Presence::Here(_)) => self.look_at(&name),
+                _ => {}
+            }
+        }
+    }
+
+    fn look_for(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let wanted = match managed.wanted() {
+            Ok(wanted) => wanted,
+            Err(reason) => return managed.absent(reason),
+        };
+        managed.presence = Presence::Looking;
+        managed.generation += 1;
+        let (generation, server) = (managed.generation, name.to_owned());
+        let (place, outbox) = (Arc::clone(&self.place), self.outbox.clone());
+        tokio::task::spawn_blocking(move || {
+            let outcome = place.bring_up(&wanted).map(Box::new);
+            let _ = outbox.send(Message::Brought { server, generation, outcome });
+        });
+    }
+
+    pub(super) fn brought(
+        &mut self,
+        name: &str,
+        generation: u64,
+        outcome: Result<Box<Brought>, BringUpError>,
+    ) {
+        let clash = outcome.as_ref().ok().and_then(|brought| self.clash(name, brought));
+        let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
+        else {
+            if let Ok(brought) = outcome {
+                self.place.take_down(&brought);
+            }
+            return;
+        };
+        let mut brought = match outcome {
+            Ok(brought) => brought,
+            Err(error) => {
+                tracing::info!(server = name, %error, "not there");
+                return managed.absent(error.to_string());
+            }
+        };
+        if let Some(clash) = clash {
+            brought.obstacle = Some(clash);
+        }
+        if let Some(obstacle) = &brought.obstacle {
+            tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
+        }
+        let started_at =
+            brought.found.main.age().map_or_else(|_| boot_now(), |age| boot_now().saturating_sub(age));
+        let setup = Setup {
+            mode: managed.config.file.mode,
+            limits: managed.config.limits.clone(),
+            spoofable: brought
+                .ports
+                .iter()
+                .any(|port| dormouse_packet::Game::from_number(port.game).spoofable()),
+            started_at,
+            demotion: saved::load_demotion(&self.config.state_dir, name),
+        };
+        let machine = match self.records.remove(name) {
+            Some(record) => Machine::adopted(boot_now(), setup, record.saved),
+            None => Machine::new(boot_now(), setup),
+        };
+        tracing::info!(server = name, cgroup = %brought.found.cgroup.display(), stage = machine.stage().word(), "watched");
+        managed.cpu = None;
+        managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine }));
+        managed.next_look = Instant::now();
+        if let Some(here) = managed.here() {
+            managed.history.counters_then =
+                self.place.node.door().counters(here.brought.sleeper.slot).unwrap_or_default();
+        }
+    }
+
+    /// Another server that claims the same cgroup or the same port on the same road.
+    fn clash(&self, name: &str, brought: &Brought) -> Option<Obstacle> {
+        let other = self.servers.iter().filter(|(other, _)| *other != name).find(|(_, managed)| {
+            managed.here().is_some_and(|here| {
+                here.brought.found.cgroup == brought.found.cgroup
+                    || here.brought.keys.iter().any(|key| brought.keys.contains(key))
+            })
+        });
+        other.map(|(other, _)| Obstacle {
+            code: "claimed-twice",
+            text: format!(
+                "its cgroup or one of its ports belongs to the server {other} too: give each server file its own \
+                 `select` and `ports`"
+            ),
+        })
+    }
+
+    fn look_at(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let Presence::Here(here) = &managed.presence else { return };
+        let alive = here.brought.found.main.is_alive();
+        let gone = !alive && process::is_empty(&here.brought.found.cgroup).unwrap_or(true);
+        let moved = !alive && !gone;
+        if gone || moved {
+            return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
+        }
+        let observation = self.observe(name);
+        if let Some(observation) = observation {
+            self.feed(name, Event::Observed(observation));
+        } else if let Some(managed) = self.servers.get_mut(name) {
+            // It is being moved just now.
+            managed.plan_next_look();
+        }
+        self.look_for_answer(name);
+    }
+
+    /// The process is gone: the gate opens, the door comes off, and the server is looked for again.
+    fn lost(&mut self, name: &str, why: &str) {
+        tracing::info!(server = name, "{why}");
+        let was = self.servers.get(name).map(Managed::stage);
+        self.feed(name, Event::ServerGone);
+        if was.is_some_and(|stage| stage != Stage::Awake) {
+            self.tell(
+                name,
+                EventKind::Crash,
+                Some(format!("{why} while it was {}", was.map_or("", Stage::word))),
+            );
+        }
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
+        let slot = managed.slot;
+        if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
+            if let Some(demotion) = here.machine.why().demotion {
+                self.demoted(name, &demotion);
+            }
+            let place = Arc::clone(&self.place);
+            place.node.arrays.set_gate(slot, gate::OPEN);
+            let _ = here.brought.sleeper.wake_waiting();
+            place.take_down(&here.brought);
+        }
+        saved::forget(&self.config.run_dir, name);
+    }
+
+    /// What the machine needs to know; `None` while the server is being moved.
+    fn observe(&mut self, name: &str) -> Option<Observation> {
+        let managed = self.servers.get_mut(name)?;
+        let server = Arc::clone(&managed.config);
+        let Presence::Here(here) = &managed.presence else { return None };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let mut ways = sleeper.try_ways()?;
+        let state = ways.freezer.state().ok()?;
+        let arrays = &self.place.node.arrays;
+        let gate_shut = gate::state(arrays.gate(sleeper.slot)) != gate::OPEN;
+        let mut accept_queue = None;
+        if managed.connections_came && state.frozen {
+            managed.connections_came = false;
+            if let Ok(all) = sockets::list(&mut ways.sockets.diag) {
+                accept_queue = all
+                    .listeners_on(&sleeper.ports)
+                    .map(|l| AcceptQueue { waiting: l.accept_queue, backlog: l.backlog })
+                    .max_by_key(|queue| u64::from(queue.waiting) * 100 / u64::from(queue.backlog.max(1)));
+            }
+        }
+        drop(ways);
+        let cpu_percent = match server.limits.busy_cpu_percent {
+            Some(_) => cpu_percent(&mut managed.cpu, &here.brought.found.cgroup),
+            None => 0,
+        };
+        Some(Observation {
+            last_player: boot_from_monotonic(arrays.state(sleeper.slot).last_player_ns.load(SeqCst)),
+            cpu_percent,
+            frozen: state.frozen,
+            gate_shut,
+            cpu_controller: here.brought.controllers.cpu,
+            obstacle: here
+                .brought
+                .obstacle
+                .clone()
+                .or_else(|| refused(&server))
+                .or_else(|| in_window(&server)),
+            deep_obstacle: None,
+            accept_queue,
+        })
+    }
+
+    /// Gives an event to a server's machine and carries out what follows.
+    pub(super) fn feed(&mut self, name: &str, event: Event) {
+        let now = boot_now();
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let Some(here) = managed.here_mut() else { return };
+        let before = here.machine.stage();
+        let actions = here.machine.handle(now, event);
+        let (after, saved) = (here.machine.stage(), here.machine.saved());
+        managed.plan_next_look();
+        let slot = managed.slot;
+        if after != before {
+            self.stage_changed(name, before, after);
+        }
+        if !actions.is_empty() || after != before {
+            if let Err(error) = saved::store(&self.config.run_dir, name, slot, saved) {
+                tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");
+            }
+        }
+        for action in actions {
+            self.carry_out(name, action);
+        }
+    }
+
+    /// A knock that did not wake: remembered for `why`.
+    pub(super) fn knocked(&mut self, name: &str, class: Class, from: std::net::SocketAddr) {
+        if let Some(managed) = self.servers.get_mut(name)
+            && class == Class::Noise
+            && managed.history.scan_addresses.len() < 1024
+        {
+            managed.history.scan_addresses.insert(from.ip());
+        }
+        self.feed(name, Event::Knock { class, from: Some(from) });
+    }
+}
+
+fn cpu_percent(last: &mut Option<(Instant, std::time::Duration)>, cgroup: &std::path::Path) -> u32 {
+    let Ok(used) = process::cpu_time(cgroup) else { return 0 };
+    let now = Instant::now();
+    let before = last.replace((now, used));
+    let Some((then, used_then)) = before else { return 0 };
+    let wall = now.duration_since(then).as_secs_f64();
+    if wall < 0.01 { 0 } else { (used.saturating_sub(used_then).as_secs_f64() / wall * 100.0) as u32 }
+}
+
+fn refused(server: &crate::config::Server) -> Option<Obstacle> {
+    let text = server.profile.refuse.clone()?;
+    Some(Obstacle { code: "profile-refuses", text })
+}
+
+fn in_window(server: &crate::config::Server) -> Option<Obstacle> {
+    if server.limits.windows.is_empty() || server.file.mode == Mode::Observe {
+        return None;
+    }
+    let (weekday, minute) = super::clock::local_weekday_and_minute();
+    let inside = server.limits.windows.iter().any(|window| window.contains(weekday, minute));
+    inside.then(|| Obstacle {
+        code: "window",
+        text: "its `windows` say that it never sleeps at this time".to_owned(),
+    })
+}

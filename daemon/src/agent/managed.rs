@@ -1,0 +1,153 @@
+//! One server as the agent knows it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dormouse_abi::server::Counters;
+use dormouse_api::{command::Phases, why};
+use tokio::sync::oneshot;
+
+use super::{bring_up::Brought, clock::boot_now};
+use crate::{
+    config,
+    sleep::Woken,
+    stage::{Machine, Refusal, Stage},
+};
+
+/// How long a server that was not found is left alone.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// A server and everything that is going on with it.
+pub struct Managed {
+    pub config: Arc<config::Server>,
+    pub slot: u32,
+    pub presence: Presence,
+    /// Rises with every bring-up: an answer that belongs to an earlier process is dropped.
+    pub generation: u64,
+    pub next_look: Instant,
+    pub cpu: Option<(Instant, Duration)>,
+    /// Connections were made to it since its accept queue was looked at.
+    pub connections_came: bool,
+    pub history: History,
+    /// Operators who wait for the answer to `sleep`.
+    pub asked_to_sleep: Vec<oneshot::Sender<Result<Stage, Refusal>>>,
+    /// Operators who wait until it is awake.
+    pub asked_to_wake: Vec<oneshot::Sender<()>>,
+}
+
+/// Whether the server is there.
+pub enum Presence {
+    /// Being looked for.
+    Looking,
+    /// Not there, or not to be watched, for this reason; looked for again at that time.
+    Absent {
+        reason: String,
+        again: Instant,
+    },
+    Here(Box<Here>),
+}
+
+/// A server that is there.
+pub struct Here {
+    pub brought: Brought,
+    pub machine: Machine,
+}
+
+/// What is remembered for `status` and `why`.
+#[derive(Default)]
+pub struct History {
+    /// What it held when it fell asleep last, bytes.
+    pub size_bytes: u64,
+    pub handed_back: Option<HandedBack>,
+    /// The counters when the present stage began.
+    pub counters_then: Counters,
+    pub last_wake: Option<why::LastWake>,
+    /// Wakes whose first answer is still to come.
+    pub answer_awaited: Option<AwaitedAnswer>,
+    pub save: Option<why::Save>,
+    pub watchdog: Option<String>,
+    /// In mode observe: what would have been done.
+    pub paper: Option<String>,
+    pub scan_addresses: std::collections::BTreeSet<std::net::IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct HandedBack {
+    pub bytes: u64,
+    pub estimated: bool,
+    pub written_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct AwaitedAnswer {
+    pub woken: Woken,
+    pub until: Instant,
+}
+
+impl Managed {
+    pub fn new(config: Arc<config::Server>, slot: u32) -> Self {
+        let now = Instant::now();
+        Self {
+            config,
+            slot,
+            presence: Presence::Absent { reason: "not looked for yet".to_owned(), again: now },
+            generation: 0,
+            next_look: now,
+            cpu: None,
+            connections_came: false,
+            history: History::default(),
+            asked_to_sleep: vec![],
+            asked_to_wake: vec![],
+        }
+    }
+
+    pub fn here(&self) -> Option<&Here> {
+        match &self.presence {
+            Presence::Here(here) => Some(here),
+            _ => None,
+        }
+    }
+
+    pub fn here_mut(&mut self) -> Option<&mut Here> {
+        match &mut self.presence {
+            Presence::Here(here) => Some(here),
+            _ => None,
+        }
+    }
+
+    /// Not found: left alone for a while.
+    pub fn absent(&mut self, reason: String) {
+        self.presence = Presence::Absent { reason, again: Instant::now() + RETRY };
+    }
+
+    /// The stage that it is really in.
+    pub fn stage(&self) -> Stage {
+        self.here().map_or(Stage::Awake, |here| here.machine.stage())
+    }
+
+    /// When to look at it next: when its machine wants, at the latest after the usual while.
+    pub fn plan_next_look(&mut self) {
+        const AWAKE: Duration = Duration::from_secs(5);
+        const ASLEEP: Duration = Duration::from_secs(10);
+        const SOON: Duration = Duration::from_millis(50);
+        let Some(here) = self.here() else { return };
+        let usual = if here.machine.stage().by().is_some() { ASLEEP } else { AWAKE };
+        let deadline = here.machine.next_deadline().map(|at| at.saturating_sub(boot_now()).max(SOON));
+        let wait = deadline.map_or(usual, |deadline| deadline.min(usual));
+        self.next_look = Instant::now() + wait;
+    }
+}
+
+/// The phases of a wake for people and machines, counted from the knock (or the decision).
+pub fn phases(woken: &Woken, answer_ns: Option<u64>) -> Phases {
+    let from = woken.knocked_ns.unwrap_or(woken.decided_ns);
+    let since = |at: u64| Some(at.saturating_sub(from));
+    Phases {
+        decided_ns: since(woken.decided_ns),
+        thawed_ns: since(woken.thawed_ns),
+        first_answer_ns: answer_ns.and_then(since),
+        working_set_ns: None,
+    }
+}

@@ -1,0 +1,345 @@
+//! Carrying out what a stage machine orders: each order on a thread of its own, each answered once.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use dormouse_api::event::EventKind;
+
+use super::{
+    Agent, Message,
+    managed::{HandedBack, Presence},
+    saved,
+};
+use crate::{
+    door::monotonic_ns,
+    limits::DozeBy,
+    memory::{
+        Cancel,
+        group::Group,
+        page_out::{Bounds, PagedOut, page_out},
+        prefetch::{Prefetched, Progress, prefetch},
+        working_set::WorkingSets,
+    },
+    sleep::{Sleeper, Thawed, WakeError, Woken},
+    stage::{Action, Demotion, Event, Stage},
+    undo::Change,
+};
+
+/// What became of an order.
+pub enum Done {
+    Dozed { by: DozeBy, size_bytes: u64 },
+    DozeAborted { reason: String },
+    Deep(Result<PagedOut, String>),
+    Thawed(Result<Thawed, String>),
+    Woken(Result<Option<Woken>, WakeError>),
+    Evidence(super::evidence::Gathered),
+    Canary(Result<(), String>),
+    Prefetched(Prefetched),
+}
+
+impl Agent {
+    pub(super) fn carry_out(&mut self, name: &str, action: Action) {
+        match action {
+            Action::GatherEvidence { run_hook } => self.gather(name, run_hook),
+            Action::EnterDoze { by } => self.enter_doze(name, by),
+            Action::GoDeep => self.go_deep(name),
+            Action::StopDeep => {
+                if let Some(here) = self.servers.get(name).and_then(super::Managed::here) {
+                    here.brought.sleeper.stop_deep();
+                }
+            }
+            Action::QueryThaw => self
+                .order(name, |sleeper| Done::Thawed(sleeper.query_thaw().map_err(|error| error.to_string()))),
+            Action::Wake { cause } => {
+                tracing::info!(server = name, cause = cause.code(), "waking: {cause}");
+                self.order(name, |sleeper| Done::Woken(sleeper.wake_waiting()));
+            }
+            Action::RunAfterWake => self.after_wake(name),
+            Action::StartCanary => self.canary(name),
+            Action::Demote(demotion) => self.demoted(name, &demotion),
+            Action::Answer(answer) => {
+                let Some(managed) = self.servers.get_mut(name) else { return };
+                if !managed.asked_to_sleep.is_empty() {
+                    let _ = managed.asked_to_sleep.remove(0).send(answer);
+                }
+            }
+            Action::WouldDoze { by } => {
+                let how = if by == DozeBy::Freeze { "frozen" } else { "throttled" };
+                self.on_paper(name, format!("observe: would be dozing ({how})"));
+            }
+            Action::WouldGoDeep => self.on_paper(name, "observe: would be deep".to_owned()),
+            Action::WouldWake { cause, from, .. } => {
+                self.on_paper(name, format!("observe: would have been woken from {}: {cause}", from.word()));
+            }
+            Action::WouldRefuse { .. } => {}
+        }
+    }
+
+    /// Runs something that blocks for a server, and reports what became of it.
+    pub(super) fn order(&self, name: &str, work: impl FnOnce(&Sleeper) -> Done + Send + 'static) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let (server, generation, outbox) = (name.to_owned(), managed.generation, self.outbox.clone());
+        tokio::task::spawn_blocking(move || {
+            let done = work(&sleeper);
+            let _ = outbox.send(Message::Done { server, generation, done });
+        });
+    }
+
+    fn enter_doze(&mut self, name: &str, by: DozeBy) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let percent = managed.config.limits.throttle_percent;
+        let cgroup = here.brought.found.cgroup.clone();
+        let decided_ns = monotonic_ns();
+        let paths = self.paths.clone();
+        self.order(name, move |sleeper| {
+            if paths.is_off() {
+                return Done::DozeAborted { reason: "dormouse is off".to_owned() };
+            }
+            let size_bytes = anonymous_bytes(&cgroup);
+            match sleeper.doze(by, percent, decided_ns) {
+                // `off` may have come between the look and the freeze.
+                Ok(_) if paths.is_off() => {
+                    let _ = sleeper.wake_waiting();
+                    Done::DozeAborted { reason: "dormouse is off".to_owned() }
+                }
+                Ok(_) => Done::Dozed { by, size_bytes },
+                Err(error) => Done::DozeAborted { reason: error.to_string() },
+            }
+        });
+    }
+
+    fn go_deep(&mut self, name: &str) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let group = Group::new(here.brought.found.cgroup.clone());
+        let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
+        self.order(name, move |sleeper| {
+            let cancel = Cancel::default();
+            sleeper.allow_deep(cancel.clone());
+            let log = sleeper.ways().log.clone();
+            let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
+            let out = page_out(&group, bounds, &cancel, &mut write_limit);
+            Done::Deep(out.map_err(|error| error.to_string()))
+        });
+    }
+
+    /// Brings a deep sleeper's working set back; the thaw has happened already.
+    pub(super) fn bring_back(&mut self, name: &str) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let group = Group::new(here.brought.found.cgroup.clone());
+        let file = self.working_set_file(name);
+        self.order(name, move |_| {
+            let pids: Vec<i32> = group.pids().map(|pids| pids.into_iter().collect()).unwrap_or_default();
+            let mut sets = WorkingSets::load(&file).unwrap_or_default();
+            let done = prefetch(&pids, &sets, &Progress::default(), &Cancel::default());
+            // What it touched by then is what a wake needs.
+            std::thread::sleep(RECORD_AFTER);
+            for pid in pids {
+                if let Err(error) = sets.record(pid, done.wake) {
+                    tracing::debug!(%error, "a working set was not recorded");
+                }
+            }
+            sets.retain_living();
+            if let Err(error) = sets.save(&file) {
+                tracing::warn!(%error, "the working set can't be stored: the next wake learns it again");
+            }
+            Done::Prefetched(done)
+        });
+    }
+
+    fn working_set_file(&self, name: &str) -> PathBuf {
+        let folder = self.config.run_dir.join("working-sets");
+        let _ = std::fs::create_dir_all(&folder);
+        folder.join(name.replace('%', "%25").replace('/', "%2F"))
+    }
+
+    pub(super) fn done(&mut self, name: &str, generation: u64, done: Done) {
+        let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
+        else {
+            return;
+        };
+        match done {
+            Done::Dozed { by, size_bytes } => {
+                managed.history.size_bytes = size_bytes;
+                managed.history.handed_back = None;
+                tracing::info!(server = name, ?by, "dozing");
+                self.feed(name, Event::DozeDone);
+            }
+            Done::DozeAborted { reason } => {
+                tracing::info!(server = name, reason, "falling asleep was called off");
+                self.feed(name, Event::DozeAborted { reason });
+            }
+            Done::Deep(Ok(out)) => self.deep(name, &out),
+            Done::Deep(Err(reason)) => {
+                tracing::warn!(server = name, reason, "page-out failed");
+                self.feed(name, Event::DeepAborted { reason });
+            }
+            Done::Thawed(outcome) => self.thawed(name, outcome),
+            Done::Woken(Ok(woken)) => {
+                if let Some(woken) = woken {
+                    self.woken(name, &woken, None, "dormouse wake");
+                }
+                self.feed(name, Event::Woken);
+            }
+            Done::Woken(Err(error)) => self.feed(name, Event::WakeFailed { reason: error.to_string() }),
+            Done::Evidence(gathered) => {
+                managed.history.save = gathered.save;
+                managed.history.watchdog = gathered.watchdog;
+                self.feed(name, Event::Evidence(gathered.evidence));
+            }
+            Done::Canary(Ok(())) => self.feed(name, Event::CanaryOk),
+            Done::Canary(Err(reason)) => {
+                tracing::warn!(server = name, reason, "it did not stand the wake");
+                self.feed(name, Event::CanaryFailed { reason });
+            }
+            Done::Prefetched(done) => {
+                tracing::info!(
+                    server = name,
+                    wanted = done.wanted,
+                    brought = done.brought,
+                    took = ?done.took,
+                    "working set is back"
+                );
+                if let Some(last) = &mut managed.history.last_wake {
+                    last.phases.working_set_ns = Some(done.took.as_nanos() as u64);
+                }
+            }
+        }
+    }
+
+    fn deep(&mut self, name: &str, out: &PagedOut) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let bytes = out.handed_back.bytes;
+        tracing::info!(server = name, paged_out = out.paged_out, handed_back = bytes, took = ?out.took, "paged out");
+        managed.history.handed_back =
+            Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: out.paged_out });
+        match out.stopped {
+            Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
+            None => self.feed(name, Event::DeepDone { bytes }),
+        }
+    }
+
+    fn thawed(&mut self, name: &str, outcome: Result<Thawed, String>) {
+        match outcome {
+            Ok(Thawed::Again { replayed }) => {
+                if replayed > 0 {
+                    self.tell(
+                        name,
+                        EventKind::Answered,
+                        Some(format!("{replayed} packets, then frozen again")),
+                    );
+                }
+                self.feed(name, Event::ThawDone);
+            }
+            Ok(Thawed::NotFrozen) => self.feed(name, Event::ThawDone),
+            Ok(Thawed::Woken(woken, why)) => {
+                self.feed(name, Event::ThawDone);
+                if let Some(woken) = woken {
+                    self.woken(name, &woken, None, why);
+                }
+                self.feed(name, Event::Woken);
+            }
+            Err(reason) => {
+                tracing::warn!(server = name, reason, "the short thaw failed");
+                self.feed(name, Event::ThawDone);
+            }
+        }
+    }
+
+    pub(super) fn demoted(&mut self, name: &str, demotion: &Demotion) {
+        if let Err(error) = saved::store_demotion(&self.config.state_dir, name, demotion) {
+            tracing::error!(server = name, %error, "its demotion can't be stored: it would be forgotten at a restart");
+        }
+        self.tell(name, EventKind::Demoted, Some(format!("{}; {}", demotion.reason, demotion.cure)));
+    }
+
+    fn on_paper(&mut self, name: &str, what: String) {
+        if let Some(managed) = self.servers.get_mut(name) {
+            managed.history.paper = Some(what);
+        }
+    }
+
+    /// The stage is another one: a fresh count, and a line in the journal.
+    pub(super) fn stage_changed(&mut self, name: &str, before: Stage, after: Stage) {
+        let counters = self
+            .servers
+            .get(name)
+            .and_then(|managed| self.place.node.door().counters(managed.slot).ok())
+            .unwrap_or_default();
+        if let Some(managed) = self.servers.get_mut(name)
+            && (before == Stage::Awake || after == Stage::Awake)
+        {
+            managed.history.counters_then = counters;
+            managed.history.scan_addresses.clear();
+        }
+        match after {
+            Stage::Dozing { by } => {
+                let how = if by == DozeBy::Freeze { "frozen" } else { "throttled" };
+                self.tell(name, EventKind::Doze, Some(how.to_owned()));
+            }
+            Stage::Deep { .. } => {
+                let handed = self.servers.get(name).and_then(|m| m.history.handed_back).map(|h| h.bytes);
+                self.tell(
+                    name,
+                    EventKind::Deep,
+                    handed.map(|bytes| format!("{} MiB handed back", bytes >> 20)),
+                );
+            }
+            Stage::Awake => {
+                if let Some(managed) = self.servers.get_mut(name) {
+                    for waiter in managed.asked_to_wake.drain(..) {
+                        let _ = waiter.send(());
+                    }
+                }
+                self.wake_linked(name);
+            }
+            Stage::Waking => {}
+        }
+        if let Some(Presence::Here(here)) = self.servers.get(name).map(|m| &m.presence) {
+            tracing::info!(server = name, stage = here.machine.stage().word(), "stage");
+        }
+    }
+
+    fn wake_linked(&mut self, name: &str) {
+        let Some(managed) = self.servers.get(name) else { return };
+        for linked in managed.config.limits.linked.clone() {
+            if self.servers.get(&linked).is_some_and(|other| other.stage().by().is_some()) {
+                self.feed(&linked, Event::Wake { keep: None });
+            }
+        }
+    }
+
+    /// A look at the server now, rather than when it is due.
+    pub(super) fn look_soon(&mut self, name: &str) {
+        if let Some(managed) = self.servers.get_mut(name) {
+            managed.next_look = managed.next_look.min(Instant::now());
+        }
+    }
+}
+
+/// How long after a wake its working set is read off.
+const RECORD_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Anonymous memory of all processes of a cgroup, resident or on swap.
+pub fn anonymous_bytes(cgroup: &Path) -> u64 {
+    let pids = crate::discover::process::cgroup_pids(cgroup).unwrap_or_default();
+    crate::discover::process::resident(&pids).map(|resident| resident.anonymous).unwrap_or_default()
+}
+
+/// A limit is a change like any other: its old value goes into the undo log first.
+fn write_with_undo(log: &crate::undo::UndoLog, path: &Path, value: &str) -> io::Result<()> {
+    let (Some(cgroup), Some(file)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let change = Change::cgroup_value(cgroup, file, value).map_err(io::Error::other)?;
+    log.before(change).map_err(io::Error::other)?;
+    std::fs::write(path, value)
+}

@@ -1,0 +1,177 @@
+//! What the watch saw, and the wakes that follow from it.
+
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+use dormouse_abi::node;
+use dormouse_api::{
+    event::{Class as ToldClass, EventKind},
+    status::Stage as ToldStage,
+    why,
+};
+use dormouse_packet::{Class, headers::TCP};
+
+use super::{
+    Agent,
+    clock::unix_from_monotonic_ms,
+    managed::{AwaitedAnswer, Presence, phases},
+};
+use crate::{
+    discover::sockets,
+    door::Knock,
+    limits::FirstSpeaker,
+    sleep::{Report, Woken},
+    stage::{Event, Stage},
+};
+
+/// How long a woken server may take to its first answer before nobody waits for it any more.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked for meanwhile.
+const LOOK_FOR_ANSWER: Duration = Duration::from_millis(50);
+
+impl Agent {
+    pub(super) fn report(&mut self, report: Report) {
+        match report {
+            Report::Knock(knock) => self.with_slot(knock.slot, |agent, name| agent.knock(name, &knock)),
+            Report::Woken { slot, woken, from } => self.with_slot(slot, |agent, name| {
+                agent.woken(name, &woken, from.as_ref(), "player");
+                agent.feed(name, Event::Woken);
+            }),
+            Report::WakeFailed { slot, reason } => {
+                self.with_slot(slot, |agent, name| agent.feed(name, Event::WakeFailed { reason }));
+            }
+            Report::Connected(slot) => self.with_slot(slot, |agent, name| {
+                if let Some(managed) = agent.servers.get_mut(name) {
+                    managed.connections_came = true;
+                }
+            }),
+            Report::Handshake(knock) => {
+                self.with_slot(knock.slot, |agent, name| agent.check(name, knock, Duration::ZERO));
+            }
+            Report::Patience(knock) => self.with_slot(knock.slot, |agent, name| {
+                if let Some(managed) = agent.servers.get_mut(name) {
+                    managed.connections_came = true;
+                    let patience = managed.config.limits.patience;
+                    agent.check(name, knock, patience);
+                }
+            }),
+        }
+    }
+
+    fn with_slot(&mut self, slot: u32, then: impl FnOnce(&mut Self, &str)) {
+        let name =
+            self.servers.iter().find(|(_, managed)| managed.slot == slot).map(|(name, _)| name.clone());
+        if let Some(name) = name {
+            then(self, &name);
+        }
+    }
+
+    fn knock(&mut self, name: &str, knock: &Knock) {
+        if knock.class == Class::Noise || knock.class == Class::Probe {
+            let mut told = self.told(name, EventKind::Refused, Some("not the game's protocol".to_owned()));
+            told.from = Some(knock.from.to_string());
+            told.class = told_class(knock.class);
+            self.journal.note(told);
+        }
+        self.knocked(name, knock.class, knock.from);
+    }
+
+    /// After `wait`, asks the server's kernel whether the connection is still there; if so, a player is
+    /// waiting: a server that speaks first, or somebody who is silent for reasons of their own.
+    fn check(&mut self, name: &str, knock: Knock, wait: Duration) {
+        let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
+        let sleeper = std::sync::Arc::clone(&here.brought.sleeper);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if !sleeper.is_asleep() {
+                return;
+            }
+            let _ = tokio::task::spawn_blocking(move || {
+                let there = sleeper.try_ways().is_some_and(|mut ways| {
+                    sockets::list(&mut ways.sockets.diag).is_ok_and(|all| {
+                        all.connections_on(&[knock.server_port]).any(|connection| {
+                            !connection.closed_by_remote
+                                && connection.remote.port() == knock.from.port()
+                                && connection.remote.ip().to_canonical() == knock.from.ip()
+                        })
+                    })
+                });
+                let silent_is_a_player = sleeper.manners().first_speaker != FirstSpeaker::Client;
+                if knock.protocol == TCP && there && (silent_is_a_player || knock.class != Class::Noise) {
+                    sleeper.want(knock);
+                }
+            })
+            .await;
+        });
+    }
+
+    /// A server was woken: remembered, told, and its working set brought back.
+    pub(super) fn woken(&mut self, name: &str, woken: &Woken, from: Option<&Knock>, what: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let stage = managed.stage();
+        let deep = managed.history.handed_back.is_some();
+        let from_stage = if deep { ToldStage::Deep } else { ToldStage::Dozing };
+        let what = match (what, managed.config.profile.protocol) {
+            ("player", Some(game)) => format!("{game:?} player"),
+            (what, _) => what.to_owned(),
+        };
+        managed.history.last_wake = Some(why::LastWake {
+            at_ms: unix_from_monotonic_ms(woken.knocked_ns.unwrap_or(woken.decided_ns)),
+            from: from.map(|knock| knock.from.to_string()),
+            class: from.and_then(|knock| told_class(knock.class)),
+            what: what.clone(),
+            from_stage,
+            phases: phases(woken, None),
+            retransmissions: None,
+        });
+        managed.history.answer_awaited =
+            Some(AwaitedAnswer { woken: *woken, until: Instant::now() + ANSWER_WITHIN });
+        managed.history.handed_back = None;
+        managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
+        let mut told = self.told(name, EventKind::Wake, Some(what));
+        told.from = from.map(|knock| knock.from.to_string());
+        told.class = from.and_then(|knock| told_class(knock.class));
+        told.phases = Some(phases(woken, None));
+        self.journal.note(told);
+        tracing::info!(server = name, replayed = woken.replayed, was = stage.word(), "woken");
+        if deep {
+            self.bring_back(name);
+        }
+    }
+
+    /// Whether the door has seen the first answer after a wake.
+    pub(super) fn look_for_answer(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let Some(awaited) = managed.history.answer_awaited else { return };
+        let Presence::Here(here) = &managed.presence else { return };
+        let node = &self.place.node;
+        let state = node.arrays.state(here.brought.sleeper.slot);
+        let answer = state.answer_ns.load(SeqCst);
+        if answer != 0 {
+            managed.history.answer_awaited = None;
+            node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+            if let Some(last) = &mut managed.history.last_wake {
+                last.phases = phases(&awaited.woken, Some(answer));
+            }
+        } else if Instant::now() > awaited.until {
+            managed.history.answer_awaited = None;
+            if state.await_answer_ns.swap(0, SeqCst) != 0 {
+                node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+            }
+        } else if managed.stage() == Stage::Awake {
+            managed.next_look = managed.next_look.min(Instant::now() + LOOK_FOR_ANSWER);
+        }
+    }
+}
+
+pub fn told_class(class: Class) -> Option<ToldClass> {
+    Some(match class {
+        Class::Player => ToldClass::Player,
+        Class::Query => ToldClass::Query,
+        Class::Probe => ToldClass::Probe,
+        Class::Noise => ToldClass::Noise,
+        Class::Undecided => ToldClass::Undecided,
+    })
+}

@@ -1,0 +1,155 @@
+//! Starting: the door, the threads, the agent's task, the socket.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use dormouse_abi::node;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Agent, Journal, Message, Place, saved};
+use crate::{
+    config::{self, Loaded},
+    discover::mounts::{CgroupRoot, MountError},
+    door::{Door, DoorError, Replayer, monotonic_ns},
+    guard,
+    netns::{Helper, NetnsError},
+    sleep::{Node, watch},
+    socket,
+};
+
+/// The heartbeat's pace, as a part of the time after which it is stale.
+const BEATS: u32 = 8;
+
+/// A running agent, for those who ask it.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) outbox: mpsc::UnboundedSender<Message>,
+    pub(super) journal: Arc<Journal>,
+}
+
+impl Handle {
+    /// Reads the configuration again.
+    pub fn reload(&self) {
+        let _ = self.outbox.send(Message::Reload);
+    }
+
+    /// Ends the agent. Sleepers sleep on.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        let _ = self.outbox.send(Message::Stop(done));
+        let _ = stopped.await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the directory {path} can't be made: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error("the socket for replays can't be opened (CAP_NET_RAW): {0}")]
+    Replayer(#[source] io::Error),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Listen(#[from] socket::ListenError),
+    #[error("a thread can't be started: {0}")]
+    Thread(#[source] io::Error),
+    #[error(transparent)]
+    Node(#[from] anyhow::Error),
+}
+
+/// Starts everything; must be called within a tokio runtime.
+///
+/// # Errors
+/// [`StartError`] says what is missing; nothing was changed then.
+pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError> {
+    for path in [&config.run_dir, &config.state_dir, &config.server_dir] {
+        std::fs::create_dir_all(path)
+            .map_err(|source| StartError::Directory { path: path.clone(), source })?;
+    }
+    let root = match &config.cgroup_root {
+        Some(path) => CgroupRoot::at(path)?,
+        None => CgroupRoot::find()?,
+    };
+    let helper = Helper::spawn(helper)?;
+    let door = Door::load(&config.pin_dir)?;
+    let replayer = Replayer::new().map_err(StartError::Replayer)?;
+    let seed = monotonic_ns() ^ u64::from(std::process::id()) << 32;
+    door.configure(config.stale_after, replayer.cookie(), seed);
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let node = Arc::new(Node::new(door, replayer, reports)?);
+    let (outbox, inbox) = mpsc::unbounded_channel();
+    let journal = Arc::new(Journal::default());
+    heartbeat(&node, config.stale_after / BEATS)?;
+    let watched = Arc::clone(&node);
+    std::thread::Builder::new()
+        .name("dm-watch".into())
+        .spawn(move || watch(&watched, &|| false))
+        .map_err(StartError::Thread)?;
+    let forward = outbox.clone();
+    tokio::spawn(async move {
+        while let Some(report) = reported.recv().await {
+            let _ = forward.send(Message::Report(report));
+        }
+    });
+    let (listener, bound) = socket::listen(&config.socket())?;
+    let handle = Handle { outbox: outbox.clone(), journal: Arc::clone(&journal) };
+    let operator = Arc::new(handle.clone());
+    tokio::spawn(async move {
+        let _bound = bound;
+        if let Err(error) = socket::serve(listener, operator).await {
+            tracing::error!(%error, "the socket for operators is lost");
+        }
+    });
+    let paths = guard::Paths {
+        run_dir: config.run_dir.clone(),
+        state_dir: config.state_dir.clone(),
+        pin_dir: config.pin_dir.clone(),
+    };
+    let records =
+        saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
+    let agent = Agent {
+        off: paths.is_off(),
+        place: Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node }),
+        config,
+        paths,
+        loaded: Loaded::default(),
+        servers: Default::default(),
+        journal,
+        inbox,
+        outbox,
+        records,
+    };
+    tokio::spawn(agent.run());
+    Ok(handle)
+}
+
+/// A thread that does nothing else: whatever else hangs, a living daemon is known to live; a stopped one is
+/// known to be stopped.
+fn heartbeat(node: &Arc<Node>, every: Duration) -> Result<(), StartError> {
+    let node = Arc::clone(node);
+    let first = AtomicBool::new(true);
+    std::thread::Builder::new()
+        .name("dm-heartbeat".into())
+        .spawn(move || {
+            loop {
+                node.arrays.node(node::HEARTBEAT_NS).store(monotonic_ns(), SeqCst);
+                if first.swap(false, SeqCst) {
+                    tracing::debug!(?every, "heartbeat");
+                }
+                std::thread::sleep(every);
+            }
+        })
+        .map(drop)
+        .map_err(StartError::Thread)
+}
