@@ -6,10 +6,12 @@
 
 pub mod cgroup;
 pub mod clients;
+pub mod daemon;
 pub mod netns;
 pub mod owner;
 pub mod process;
 pub mod servers;
+pub mod swap;
 pub mod topology;
 
 use std::io::{self, Write};

@@ -33,7 +33,7 @@ impl Agent {
             Ask::Why(name, to) => drop(to.send(self.known(&name).map(|managed| self.why(managed)))),
             Ask::Wake(name, request, to) => self.wake(&name, request, to),
             Ask::Sleep(name, request, to) => self.sleep(&name, request, to),
-            Ask::Keep(name, request, to) => drop(to.send(self.keep(&name, request))),
+            Ask::Keep(name, request, to) => drop(to.send(self.keep(&name, &request))),
             Ask::Release(name, to) => drop(to.send(self.release(&name))),
             Ask::SetMode(name, mode, to) => drop(to.send(self.set_mode(&name, mode))),
             Ask::Profiles(to) => drop(to.send(Ok(self.profiles()))),
@@ -144,9 +144,9 @@ impl Agent {
         });
     }
 
-    fn keep(&mut self, name: &str, request: KeepRequest) -> Answer<ServerStatus> {
+    fn keep(&mut self, name: &str, request: &KeepRequest) -> Answer<ServerStatus> {
         self.present(name)?;
-        self.feed(name, Event::Keep(kept(&request)));
+        self.feed(name, Event::Keep(kept(request)));
         self.tell(name, EventKind::Kept, Some(format!("by {}: {}", request.owner, request.reason)));
         self.status_of(name)
     }

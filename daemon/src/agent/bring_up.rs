@@ -113,7 +113,7 @@ impl Place {
         let found = wanted.selector.resolve(&self.root)?;
         let controllers = Controllers::of(&found.cgroup)?;
         let mut sockets = discover::namespace_sockets(&found, &self.helper)?;
-        let ports = self.ports(wanted, &found, &mut sockets)?;
+        let ports = ports(wanted, &found, &mut sockets)?;
         let mut brought_keys = vec![];
         let mut pins = vec![];
         let mut attachments = vec![];
@@ -246,29 +246,25 @@ impl Place {
         }
         Ok(())
     }
+}
 
-    fn ports(
-        &self,
-        wanted: &Wanted,
-        found: &Found,
-        sockets: &mut NamespaceSockets,
-    ) -> Result<Vec<Port>, BringUpError> {
-        if !wanted.ports.is_empty() {
-            return Ok(wanted.ports.clone());
-        }
-        let all = sockets::list(&mut sockets.diag)?.owned_by(&sockets::inodes(&found.pids)?);
-        let outside = |address: &std::net::SocketAddr| !address.ip().is_loopback();
-        let tcp = all.listeners.iter().filter(|l| outside(&l.local)).map(|l| (l.local.port(), TCP));
-        let udp =
-            all.udp.iter().filter(|u| outside(&u.local) && u.remote.is_none()).map(|u| (u.local.port(), UDP));
-        let mut ports: Vec<Port> = tcp
-            .chain(udp)
-            .map(|(number, protocol)| Port { number, protocol, game: game_on(wanted.game, protocol) })
-            .collect();
-        ports.sort_unstable();
-        ports.dedup();
-        if ports.is_empty() { Err(BringUpError::NoPorts) } else { Ok(ports) }
+/// The operator's ports, else whatever it listens on towards the outside.
+fn ports(wanted: &Wanted, found: &Found, sockets: &mut NamespaceSockets) -> Result<Vec<Port>, BringUpError> {
+    if !wanted.ports.is_empty() {
+        return Ok(wanted.ports.clone());
     }
+    let all = sockets::list(&mut sockets.diag)?.owned_by(&sockets::inodes(&found.pids)?);
+    let outside = |address: &std::net::SocketAddr| !address.ip().is_loopback();
+    let tcp = all.listeners.iter().filter(|l| outside(&l.local)).map(|l| (l.local.port(), TCP));
+    let udp =
+        all.udp.iter().filter(|u| outside(&u.local) && u.remote.is_none()).map(|u| (u.local.port(), UDP));
+    let mut ports: Vec<Port> = tcp
+        .chain(udp)
+        .map(|(number, protocol)| Port { number, protocol, game: game_on(wanted.game, protocol) })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.is_empty() { Err(BringUpError::NoPorts) } else { Ok(ports) }
 }
 
 /// The number of the protocol on a port of this transport.

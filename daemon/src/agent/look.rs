@@ -30,7 +30,7 @@ impl Managed {
         match &self.presence {
             Presence::Absent { again, .. } => *again,
             Presence::Here(_) => self.next_look,
-            Presence::Looking => Instant::now() + std::time::Duration::from_secs(60),
+            Presence::Looking => Instant::now() + std::time::Duration::from_mins(1),
         }
     }
 
@@ -132,8 +132,9 @@ impl Agent {
         let mut brought = match outcome {
             Ok(brought) => brought,
             Err(error) => {
-                tracing::info!(server = name, %error, "not there");
-                return managed.absent(error.to_string());
+                let reason = format!("{:#}", anyhow::Error::from(error));
+                tracing::info!(server = name, reason, "not there");
+                return managed.absent(reason);
             }
         };
         if let Some(clash) = clash {
@@ -194,6 +195,9 @@ impl Agent {
         if gone || moved {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
+        if here.brought.host_ends.iter().any(|end| nix::net::if_::if_indextoname(end.ifindex).is_err()) {
+            return self.re_hang(name);
+        }
         let observation = self.observe(name);
         if let Some(observation) = observation {
             self.feed(name, Event::Observed(observation));
@@ -229,6 +233,21 @@ impl Agent {
             place.take_down(&here.brought);
         }
         saved::forget(&self.config.run_dir, name);
+    }
+
+    /// The road to it is another one: it is woken, and the door is hung anew. Its stage machine goes on.
+    fn re_hang(&mut self, name: &str) {
+        tracing::info!(server = name, "its veth was replaced");
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let absent = Presence::Absent { reason: "its veth was replaced".to_owned(), again: Instant::now() };
+        let slot = managed.slot;
+        if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
+            let _ = here.brought.sleeper.wake_waiting();
+            self.place.take_down(&here.brought);
+            let mut machine = here.machine;
+            let _ = machine.handle(boot_now(), Event::Woken);
+            self.records.insert(name.to_owned(), saved::Record::new(name, slot, machine.saved()));
+        }
     }
 
     /// What the machine needs to know; `None` while the server is being moved.
@@ -286,10 +305,10 @@ impl Agent {
         if after != before {
             self.stage_changed(name, before, after);
         }
-        if !actions.is_empty() || after != before {
-            if let Err(error) = saved::store(&self.config.run_dir, name, slot, saved) {
-                tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");
-            }
+        if (!actions.is_empty() || after != before)
+            && let Err(error) = saved::store(&self.config.run_dir, name, slot, saved)
+        {
+            tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");
         }
         for action in actions {
             self.carry_out(name, action);

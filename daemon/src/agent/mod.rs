@@ -3,7 +3,7 @@
 
 mod answers;
 mod bring_up;
-mod clock;
+pub(crate) mod clock;
 mod evidence;
 mod journal;
 mod look;
@@ -202,7 +202,7 @@ impl Agent {
                 self.servers.insert(name.to_owned(), Managed::new(server, slot));
             }
             None => {
-                tracing::error!(server = name, "this node holds as many servers as it can; it stays awake")
+                tracing::error!(server = name, "this node holds as many servers as it can; it stays awake");
             }
         }
     }

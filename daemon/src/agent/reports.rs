@@ -72,7 +72,7 @@ impl Agent {
         if knock.class == Class::Noise || knock.class == Class::Probe {
             let mut told = self.told(name, EventKind::Refused, Some("not the game's protocol".to_owned()));
             told.from = Some(knock.from.to_string());
-            told.class = told_class(knock.class);
+            told.class = Some(told_class(knock.class));
             self.journal.note(told);
         }
         self.knocked(name, knock.class, knock.from);
@@ -120,7 +120,7 @@ impl Agent {
         managed.history.last_wake = Some(why::LastWake {
             at_ms: unix_from_monotonic_ms(woken.knocked_ns.unwrap_or(woken.decided_ns)),
             from: from.map(|knock| knock.from.to_string()),
-            class: from.and_then(|knock| told_class(knock.class)),
+            class: from.map(|knock| told_class(knock.class)),
             what: what.clone(),
             from_stage,
             phases: phases(woken, None),
@@ -132,7 +132,7 @@ impl Agent {
         managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
         let mut told = self.told(name, EventKind::Wake, Some(what));
         told.from = from.map(|knock| knock.from.to_string());
-        told.class = from.and_then(|knock| told_class(knock.class));
+        told.class = from.map(|knock| told_class(knock.class));
         told.phases = Some(phases(woken, None));
         self.journal.note(told);
         tracing::info!(server = name, replayed = woken.replayed, was = stage.word(), "woken");
@@ -166,12 +166,12 @@ impl Agent {
     }
 }
 
-pub fn told_class(class: Class) -> Option<ToldClass> {
-    Some(match class {
+fn told_class(class: Class) -> ToldClass {
+    match class {
         Class::Player => ToldClass::Player,
         Class::Query => ToldClass::Query,
         Class::Probe => ToldClass::Probe,
         Class::Noise => ToldClass::Noise,
         Class::Undecided => ToldClass::Undecided,
-    })
+    }
 }

@@ -18,6 +18,12 @@ pub struct Record {
     pub saved: Saved,
 }
 
+impl Record {
+    pub fn new(name: &str, slot: u32, saved: Saved) -> Self {
+        Self { boot: boot_id(), name: name.to_owned(), slot, saved }
+    }
+}
+
 /// The identity of this boot (Documentation/admin-guide/sysctl/kernel.rst, "random").
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -43,7 +49,7 @@ fn path(run_dir: &Path, server: &str) -> PathBuf {
 /// # Errors
 /// The run directory can't be written.
 pub fn store(run_dir: &Path, name: &str, slot: u32, saved: Saved) -> io::Result<()> {
-    let record = Record { boot: boot_id(), name: name.to_owned(), slot, saved };
+    let record = Record::new(name, slot, saved);
     write_whole(&path(run_dir, name), &serde_json::to_string(&record).map_err(io::Error::other)?)
 }
 

@@ -1,6 +1,7 @@
 //! Starting: the door, the threads, the agent's task, the socket.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{
@@ -124,7 +125,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         config,
         paths,
         loaded: Loaded::default(),
-        servers: Default::default(),
+        servers: BTreeMap::default(),
         journal,
         inbox,
         outbox,

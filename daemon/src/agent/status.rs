@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A flow that was silent for longer does not count.
-const FLOW_WINDOW: Duration = Duration::from_secs(60);
+const FLOW_WINDOW: Duration = Duration::from_mins(1);
 
 impl Agent {
     pub(super) fn node_status(&self, servers: &[ServerStatus]) -> NodeStatus {
@@ -139,7 +139,7 @@ impl Agent {
                 scan_addresses: managed.history.scan_addresses.len() as u64,
                 false_wakes: 0,
             },
-            next_wake: asleep.then(|| NextWake {
+            next_wake: asleep.then_some(NextWake {
                 estimate_ms: 1,
                 working_set_bytes: 0,
                 wakes_recorded: 0,
@@ -155,12 +155,11 @@ impl Agent {
 /// before.
 fn memory(managed: &Managed) -> (u64, u64) {
     let Some(here) = managed.here() else { return (0, 0) };
-    match managed.history.handed_back {
-        Some(handed) => (managed.history.size_bytes.saturating_sub(handed.bytes), managed.history.size_bytes),
-        None => {
-            let now = anonymous_bytes(&here.brought.found.cgroup);
-            (now, now)
-        }
+    if let Some(handed) = managed.history.handed_back {
+        (managed.history.size_bytes.saturating_sub(handed.bytes), managed.history.size_bytes)
+    } else {
+        let now = anonymous_bytes(&here.brought.found.cgroup);
+        (now, now)
     }
 }
 

@@ -131,8 +131,10 @@ impl Door {
         let pin = links.join(format!("cgroup-{id}"));
         let program = self.loopback_program()?;
         // An old link holds an old program; the new one stands beside it before that goes.
+        // `Single` is flags 0: a link is one of several in any case, and the kernel refuses flags with it
+        // (cgroup_bpf_link_attach, Linux 5.7).
         let link = program
-            .attach(cgroup, CgroupSkbAttachType::Ingress, CgroupAttachMode::AllowMultiple)
+            .attach(cgroup, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)
             .and_then(|id| program.take_link(id))
             .map_err(|error| wrap(error.into()))?;
         let link: FdLink = link.try_into().map_err(|error: LinkError| wrap(error.into()))?;
