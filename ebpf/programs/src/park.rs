@@ -13,7 +13,7 @@ use dormouse_packet::{Class, headers::Packet, headers::Source as _};
 use crate::{
     atomic::{fetch_add_u32, fetch_add_u64, fetch_sub_u64},
     maps::{QUOTAS, RING, gate, node_value},
-    skb::{Skb, opaque},
+    skb::{Skb, bounded},
 };
 
 /// How an attempt to hold a packet ended.
@@ -83,10 +83,7 @@ fn sized<const N: usize>(
     len: u32,
 ) -> bool {
     // The verifier wants the bound on the very register that is used as the length.
-    let len = opaque(u64::from(len));
-    if len == 0 || len > N as u64 {
-        return false;
-    }
+    let Some(len) = bounded(len, N as u64) else { return false };
     let Some(quota) = take_quota(packet, server, values, size_of::<Record<N>>() as u32) else { return false };
     let Some(mut entry) = RING.reserve::<Record<N>>(0) else {
         quota.give_back();
