@@ -143,8 +143,8 @@ impl Agent {
         if let Some(obstacle) = &brought.obstacle {
             tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
         }
-        let started_at =
-            brought.found.main.age().map_or_else(|_| boot_now(), |age| boot_now().saturating_sub(age));
+        // By the kernel's tick, so that a restarted daemon finds the same number.
+        let started_at = brought.found.main.started_at();
         let setup = Setup {
             mode: managed.config.file.mode,
             limits: managed.config.limits.clone(),

@@ -1,6 +1,8 @@
 //! One server as the agent knows it.
 
 use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +33,8 @@ pub struct Managed {
     /// Connections were made to it since its accept queue was looked at.
     pub connections_came: bool,
     pub history: History,
+    /// Clients whose bytes were noise, to be hung up on together.
+    pub strangers: BTreeSet<SocketAddr>,
     /// Operators who wait for the answer to `sleep`.
     pub asked_to_sleep: Vec<oneshot::Sender<Result<Stage, Refusal>>>,
     /// Operators who wait until it is awake.
@@ -99,6 +103,7 @@ impl Managed {
             cpu: None,
             connections_came: false,
             history: History::default(),
+            strangers: BTreeSet::new(),
             asked_to_sleep: vec![],
             asked_to_wake: vec![],
         }

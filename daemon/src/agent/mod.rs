@@ -58,6 +58,8 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// Strangers' connections to this server are to be closed.
+    HangUp(String),
     /// An operator asks.
     Ask(operator::Ask),
     /// SIGHUP, or a file was written by ourselves.
@@ -110,6 +112,7 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
             Message::Stop(_) => {}

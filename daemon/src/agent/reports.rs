@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_abi::node;
 use dormouse_api::{
     event::{Class as ToldClass, EventKind},
     status::Stage as ToldStage,
@@ -14,7 +13,7 @@ use dormouse_api::{
 use dormouse_packet::{Class, headers::TCP};
 
 use super::{
-    Agent,
+    Agent, Message,
     clock::unix_from_monotonic_ms,
     managed::{AwaitedAnswer, Presence, phases},
 };
@@ -29,6 +28,11 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked for meanwhile.
 const LOOK_FOR_ANSWER: Duration = Duration::from_millis(50);
+
+/// How long strangers' connections are gathered before they are closed.
+const HANG_UP_EVERY: Duration = Duration::from_millis(200);
+/// More than this many in that time are closed by their own time-outs.
+const MOST_STRANGERS: usize = 1024;
 
 impl Agent {
     pub(super) fn report(&mut self, report: Report) {
@@ -74,7 +78,38 @@ impl Agent {
             told.class = Some(told_class(knock.class));
             self.journal.note(told);
         }
+        if knock.class == Class::Noise && knock.protocol == TCP {
+            self.hang_up_soon(name, knock);
+        }
         self.knocked(name, knock.class, knock.from);
+    }
+
+    /// Closes strangers' connections, many at a time: each list of sockets costs, and strangers come in herds.
+    fn hang_up_soon(&mut self, name: &str, knock: &Knock) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let first = managed.strangers.is_empty();
+        if managed.strangers.len() < MOST_STRANGERS {
+            managed.strangers.insert(knock.from);
+        }
+        if first {
+            let (server, outbox) = (name.to_owned(), self.outbox.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(HANG_UP_EVERY).await;
+                let _ = outbox.send(Message::HangUp(server));
+            });
+        }
+    }
+
+    pub(super) fn hang_up(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let strangers = std::mem::take(&mut managed.strangers);
+        let Some(here) = managed.here() else { return };
+        let sleeper = std::sync::Arc::clone(&here.brought.sleeper);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = sleeper.close_connections(&strangers) {
+                tracing::debug!(server = %sleeper.name, %error, "strangers were not hung up on");
+            }
+        });
     }
 
     /// After `wait`, asks the server's kernel whether the connection is still there; if so, a player is
@@ -157,7 +192,7 @@ impl Agent {
         let answer = state.answer_ns.load(SeqCst);
         if answer != 0 {
             managed.history.answer_awaited = None;
-            node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+            node.arrays.answer_came();
             if let (Some(from), Some(knocked)) = (managed.history.woken_from, awaited.woken.knocked_ns) {
                 self.metrics.answered(from, Duration::from_nanos(answer.saturating_sub(knocked)));
             }
@@ -167,7 +202,7 @@ impl Agent {
         } else if Instant::now() > awaited.until {
             managed.history.answer_awaited = None;
             if state.await_answer_ns.swap(0, SeqCst) != 0 {
-                node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+                node.arrays.answer_came();
             }
         } else if managed.stage() == Stage::Awake {
             managed.next_look = managed.next_look.min(Instant::now() + LOOK_FOR_ANSWER);

@@ -72,9 +72,13 @@ impl ProcessId {
         let Some(uptime) = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
             return Err(ProcessError::Malformed { path, text });
         };
+        Ok(uptime.saturating_sub(self.started_at()))
+    }
+
+    /// When it was started, on the boot clock; the same number whoever asks.
+    pub fn started_at(self) -> Duration {
         let ticks = procfs::ticks_per_second();
-        let start = Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1));
-        Ok(uptime.saturating_sub(start))
+        Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
     }
 
     /// Its command line, empty for a zombie or a kernel thread.

@@ -112,6 +112,12 @@ impl Arrays {
         self.node.at(index)
     }
 
+    /// One server less is waiting for its first answer.
+    pub fn answer_came(&self) {
+        let waiting = self.node.at(node::AWAITING_ANSWER);
+        let _ = waiting.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1));
+    }
+
     pub fn state(&self, slot: u32) -> &StateCells {
         self.states.at(slot)
     }

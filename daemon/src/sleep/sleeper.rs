@@ -1,7 +1,8 @@
 //! What is shared about one server by those who put it to sleep and those who wake it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -184,6 +185,23 @@ impl Sleeper {
     /// The kernel's answer can't be had.
     pub fn list_sockets(&self) -> Result<Sockets, NetlinkError> {
         sockets::list(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).diag)
+    }
+
+    /// Closes the connections of clients who proved to be no players: a frozen server can't, and what they
+    /// sent must not reach it when it runs again. Blocks.
+    ///
+    /// # Errors
+    /// The sockets can't be listed.
+    pub fn close_connections(&self, from: &BTreeSet<SocketAddr>) -> Result<(), NetlinkError> {
+        let mut handles = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in sockets::list(&mut handles.diag)?.connections_on(&self.ports) {
+            if from.contains(&connection.remote)
+                && let Err(error) = sockets::close(&mut handles.diag, connection)
+            {
+                tracing::debug!(server = %self.name, %error, "a stranger's connection stays");
+            }
+        }
+        Ok(())
     }
 
     /// Exclusive use of the handles. A panic of an earlier holder does not lock players out.

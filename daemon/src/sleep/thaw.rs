@@ -15,6 +15,9 @@ use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, limits::DozeBy};
 const ROUNDS: u32 = 3;
 /// How often the server is looked at while it runs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A server that has not answered after `query_thaw` (its memory comes from disk) gets this many times as
+/// long: an answer that is begun and not sent is a ping lost.
+const UNANSWERED: u32 = 10;
 
 /// How a short thaw ended.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub enum Thawed {
 }
 
 impl Sleeper {
-    /// Lets the frozen server run for at most `query_thaw`.
+    /// Lets the frozen server run for `query_thaw`, or until it has answered, whichever is later; bounded.
     ///
     /// # Errors
     /// The cgroup can't be written.
@@ -41,10 +44,13 @@ impl Sleeper {
         let mut replayed = 0;
         for _ in 0..ROUNDS {
             let started_ns = monotonic_ns();
+            self.await_answer(started_ns);
             ways.freezer.thaw()?;
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
-            replayed += self.drain(SIGNAL);
-            self.let_run(longest);
+            let given = self.drain(SIGNAL);
+            replayed += given;
+            self.let_run(longest, given > 0);
+            self.stop_awaiting();
             if self.is_wanted() {
                 return Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came"));
             }
@@ -71,15 +77,19 @@ impl Sleeper {
         self.wanted.swap(false, SeqCst) || self.node.arrays.state(self.slot).wake_ns.load(SeqCst) != 0
     }
 
-    /// Until nothing waits in its sockets any more, or time is up.
-    fn let_run(&self, longest: Duration) {
-        let until = Instant::now() + longest;
+    /// Until it has answered what it was given and nothing waits in its sockets any more, or time is up.
+    fn let_run(&self, longest: Duration, asked: bool) {
+        let started = Instant::now();
+        let state = self.node.arrays.state(self.slot);
         loop {
             std::thread::sleep(LOOK_EVERY);
+            let ran = started.elapsed();
+            let answered = !asked || state.answer_ns.load(SeqCst) != 0;
             let rested = self.look_again(u64::MAX).is_ok();
-            if rested && Instant::now() + longest / 2 > until
-                || Instant::now() > until
-                || self.wanted.load(SeqCst)
+            let wanted = self.wanted.load(SeqCst) || state.wake_ns.load(SeqCst) != 0;
+            if wanted
+                || answered && (rested && ran > longest / 2 || ran > longest)
+                || ran > longest * UNANSWERED
             {
                 return;
             }

@@ -120,11 +120,19 @@ impl Sleeper {
     }
 
     /// Asks the door for the time of the server's next answer.
-    fn await_answer(&self, since_ns: u64) {
+    pub(super) fn await_answer(&self, since_ns: u64) {
         let state = self.node.arrays.state(self.slot);
         state.answer_ns.store(0, SeqCst);
         if state.await_answer_ns.swap(since_ns, SeqCst) == 0 {
             self.node.arrays.node(node::AWAITING_ANSWER).fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn stop_awaiting(&self) {
+        let state = self.node.arrays.state(self.slot);
+        if state.await_answer_ns.swap(0, SeqCst) != 0 || state.answer_ns.swap(0, SeqCst) != 0 {
+            self.node.arrays.answer_came();
         }
     }
 
