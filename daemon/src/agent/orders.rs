@@ -8,6 +8,7 @@ use std::{
 };
 
 use dormouse_api::event::EventKind;
+use dormouse_packet::Class;
 
 use super::{
     Agent, Message,
@@ -229,7 +230,7 @@ impl Agent {
 
     fn thawed(&mut self, name: &str, outcome: Result<Thawed, String>) {
         match outcome {
-            Ok(Thawed::Again { replayed }) => {
+            Ok(Thawed::Again { replayed, unfinished }) => {
                 if replayed > 0 {
                     self.tell(
                         name,
@@ -238,6 +239,10 @@ impl Agent {
                     );
                 }
                 self.feed(name, Event::ThawDone);
+                if unfinished {
+                    // As if somebody asked anew: the next short thaw comes when the limits allow it.
+                    self.feed(name, Event::Knock { class: Class::Query, from: None });
+                }
             }
             Ok(Thawed::NotFrozen) => self.feed(name, Event::ThawDone),
             Ok(Thawed::Woken(woken, why)) => {
