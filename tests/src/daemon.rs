@@ -57,13 +57,13 @@ impl Daemon {
         let daemon = Self { process: None, guard: None, dir, pin_dir };
         fs::create_dir_all(daemon.path("state/servers.d"))?;
         let config = format!(
-            "run_dir = {:?}\nstate_dir = {:?}\nserver_dir = {:?}\nprofile_dir = {:?}\npin_dir = {:?}\n\
+            "run_dir = \"{}\"\nstate_dir = \"{}\"\nserver_dir = \"{}\"\nprofile_dir = \"{}\"\npin_dir = \"{}\"\n\
              metrics_listen = \"never\"\nlog = \"info\"\n",
-            daemon.path("run"),
-            daemon.path("state"),
-            daemon.path("state/servers.d"),
-            daemon.path("state/profiles.d"),
-            daemon.pin_dir,
+            daemon.path("run").display(),
+            daemon.path("state").display(),
+            daemon.path("state/servers.d").display(),
+            daemon.path("state/profiles.d").display(),
+            daemon.pin_dir.display(),
         );
         fs::write(daemon.path("dormoused.toml"), config)?;
         Ok(daemon)
@@ -190,7 +190,7 @@ impl Daemon {
 
     /// Puts a server to sleep by command, as soon as the checks allow it.
     pub fn sleep(&self, name: &str, deep: bool) -> Result<()> {
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + Duration::from_mins(1);
         loop {
             let asked = self.ask(async |client| Ok(client.sleep(name, SleepRequest { deep }).await?));
             match asked {
@@ -221,6 +221,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::env::var_os("BENCH_LOG").is_some() {
+            eprintln!("{}", self.log());
+        }
         self.guard = None;
         self.process = None;
         let _ = fs::remove_dir_all(self.pin_dir.join(dormouse_abi::LAYOUT).join("links"));

@@ -3,7 +3,7 @@
 
 mod answers;
 mod bring_up;
-mod clock;
+pub(crate) mod clock;
 mod evidence;
 mod journal;
 mod look;

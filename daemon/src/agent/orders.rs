@@ -219,7 +219,7 @@ impl Agent {
     fn deep(&mut self, name: &str, out: &PagedOut) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let bytes = out.handed_back.bytes;
-        tracing::info!(server = name, paged_out = out.paged_out, handed_back = bytes, took = ?out.took, "paged out");
+        tracing::info!(server = name, ?out, "paged out");
         managed.history.handed_back =
             Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: out.paged_out });
         match out.stopped {

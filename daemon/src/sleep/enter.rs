@@ -68,7 +68,7 @@ impl Sleeper {
         grace_period();
         let slept = match by {
             DozeBy::Freeze => self.freeze(&mut ways, decided_ns),
-            DozeBy::Throttle => self.throttle(&mut ways, throttle_percent),
+            DozeBy::Throttle => slow_down(&mut ways, throttle_percent),
         };
         match slept {
             Ok(asleep) => {
@@ -114,21 +114,6 @@ impl Sleeper {
             }
         }
         looked
-    }
-
-    fn throttle(&self, ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
-        let cgroup = ways.freezer.cgroup();
-        let old = throttle::read(cgroup)?;
-        let new = old.throttled(percent);
-        let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
-        throttle::write(cgroup, new)?;
-        Ok(Asleep {
-            by: DozeBy::Throttle,
-            cpu_max: Some(old),
-            undo: vec![seq],
-            older_connections: 0,
-            since_ns: monotonic_ns(),
-        })
     }
 
     /// What came between the decision and the freeze. The connections that stood before are marked: they
@@ -180,6 +165,21 @@ impl Sleeper {
         }
         Ok(older.len())
     }
+}
+
+fn slow_down(ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
+    let cgroup = ways.freezer.cgroup();
+    let old = throttle::read(cgroup)?;
+    let new = old.throttled(percent);
+    let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
+    throttle::write(cgroup, new)?;
+    Ok(Asleep {
+        by: DozeBy::Throttle,
+        cpu_max: Some(old),
+        undo: vec![seq],
+        older_connections: 0,
+        since_ns: monotonic_ns(),
+    })
 }
 
 pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
