@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -68,6 +69,8 @@ pub struct Brought {
     pub host_ends: Vec<HostEnd>,
     pub pins: Vec<PathBuf>,
     pub keys: Vec<ServerKey>,
+    /// Where the node reaches it.
+    pub address: IpAddr,
     /// Why it may not sleep, for all that is watched.
     pub obstacle: Option<Obstacle>,
 }
@@ -119,6 +122,7 @@ impl Place {
         let mut attachments = vec![];
         let mut host_ends = vec![];
         let mut obstacle = None;
+        let mut address = IpAddr::from(Ipv4Addr::LOCALHOST);
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
             let pin = self.node.door().attach_cgroup(&found.cgroup)?;
@@ -143,15 +147,20 @@ impl Place {
                         attachments.push(attachment);
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, &mut brought_keys)?;
-                        obstacle = obstacle.or_else(|| self.prove(wanted, &veth));
+                        match routable(&veth) {
+                            Ok(routable) => {
+                                address = routable;
+                                obstacle = obstacle.or_else(|| self.prove(wanted, &veth, routable));
+                            }
+                            Err(none) => obstacle = Some(none),
+                        }
                         host_ends.push(veth.host_end);
                     }
                 }
             }
         }
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
-        let ways =
-            Ways { freezer: Freezer::open(&found.cgroup)?, asleep: asleep_by_log(&log)?, log, sockets };
+        let ways = Ways { freezer: Freezer::open(&found.cgroup)?, asleep: asleep_by_log(&log)?, log };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
             wanted.slot,
@@ -160,6 +169,7 @@ impl Place {
             Arc::clone(&self.node),
             wanted.manners,
             ways,
+            sockets,
         ));
         self.node.slots.set(wanted.slot, Some(Arc::clone(&sleeper)));
         Ok(Brought {
@@ -171,6 +181,7 @@ impl Place {
             host_ends,
             pins,
             keys: brought_keys,
+            address,
             obstacle,
         })
     }
@@ -221,17 +232,9 @@ impl Place {
         Ok(())
     }
 
-    /// A test datagram to one of the veth's addresses must be counted.
-    fn prove(&self, wanted: &Wanted, veth: &link::Veth) -> Option<Obstacle> {
-        let routable = |address: &&std::net::IpAddr| match address {
-            std::net::IpAddr::V4(v4) => !v4.is_link_local(),
-            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-        };
-        let Some(address) = veth.addresses.iter().find(routable) else {
-            let text = format!("{} has no address that packets could be sent to", veth.inside.name);
-            return Some(Obstacle { code: "door-not-on-path", text });
-        };
-        let proof = self.node.door().prove_path(wanted.slot, veth.host_end.ifindex, *address);
+    /// A test datagram to the server's address must be counted.
+    fn prove(&self, wanted: &Wanted, veth: &link::Veth, address: IpAddr) -> Option<Obstacle> {
+        let proof = self.node.door().prove_path(wanted.slot, veth.host_end.ifindex, address);
         proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
     }
 
@@ -246,6 +249,18 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// An address of the server's that the node can send to.
+fn routable(veth: &link::Veth) -> Result<IpAddr, Obstacle> {
+    let routable = |address: &&IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    veth.addresses.iter().find(routable).copied().ok_or_else(|| Obstacle {
+        code: "door-not-on-path",
+        text: format!("{} has no address that packets could be sent to", veth.inside.name),
+    })
 }
 
 /// The operator's ports, else whatever it listens on towards the outside.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Transport,
-    discover::{process, selector::Selector, sockets},
+    discover::{process, selector::Selector},
     limits::{Mode, Reaction},
     sleep::Manners,
     stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
@@ -256,14 +256,13 @@ impl Agent {
         let server = Arc::clone(&managed.config);
         let Presence::Here(here) = &managed.presence else { return None };
         let sleeper = Arc::clone(&here.brought.sleeper);
-        let mut ways = sleeper.try_ways()?;
-        let state = ways.freezer.state().ok()?;
+        let state = sleeper.try_ways()?.freezer.state().ok()?;
         let arrays = &self.place.node.arrays;
         let gate_shut = gate::state(arrays.gate(sleeper.slot)) != gate::OPEN;
         let mut accept_queue = None;
         if managed.connections_came && state.frozen {
             managed.connections_came = false;
-            if let Ok(all) = sockets::list(&mut ways.sockets.diag) {
+            if let Ok(all) = sleeper.list_sockets() {
                 accept_queue = all
                     .listeners_on(&sleeper.ports)
                     .map(|l| AcceptQueue { waiting: l.accept_queue, backlog: l.backlog })
@@ -272,7 +271,6 @@ impl Agent {
                 managed.connections_came = accept_queue.is_some_and(|queue| queue.waiting > 0);
             }
         }
-        drop(ways);
         let cpu_percent = match server.limits.busy_cpu_percent {
             Some(_) => cpu_percent(&mut managed.cpu, &here.brought.found.cgroup),
             None => 0,

@@ -66,6 +66,7 @@ pub struct History {
     pub last_wake: Option<why::LastWake>,
     /// Wakes whose first answer is still to come.
     pub answer_awaited: Option<AwaitedAnswer>,
+    pub woken_from: Option<Stage>,
     pub save: Option<why::Save>,
     pub watchdog: Option<String>,
     /// In mode observe: what would have been done.

@@ -17,7 +17,7 @@ mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -34,6 +34,7 @@ use managed::Managed;
 use crate::{
     config::{self, Loaded},
     guard,
+    metrics::Metrics,
     sleep::Report,
     stage,
 };
@@ -69,6 +70,7 @@ pub struct Agent {
     config: config::Node,
     paths: guard::Paths,
     place: Arc<Place>,
+    metrics: Arc<Metrics>,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -120,8 +122,28 @@ impl Agent {
             self.off = off;
             if off { self.turn_off() } else { self.reload() }
         }
+        self.measure();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
+        }
+    }
+
+    /// What only counts up elsewhere is read off.
+    fn measure(&self) {
+        self.metrics.guard_up(guard::is_running(&self.paths));
+        for (name, managed) in &self.servers {
+            let Some(here) = managed.here() else { continue };
+            let sleeper = &here.brought.sleeper;
+            if let Ok(counters) = self.place.node.door().counters(sleeper.slot) {
+                let (replayed, expired) = (sleeper.replayed.load(SeqCst), sleeper.expired.load(SeqCst));
+                self.metrics.door(name, &counters, replayed, expired);
+            }
+            self.metrics.server(name, &managed.config.profile.name, managed.stage());
+            let refusal = match here.machine.why().reason {
+                stage::Reason::StaysAwake(refusal) => Some(refusal),
+                _ => None,
+            };
+            self.metrics.sleep_refused(name, refusal.as_ref());
         }
     }
 
@@ -136,6 +158,7 @@ impl Agent {
     /// Wakes a server that is no longer managed, and takes its door off.
     fn let_go(&self, name: &str, managed: Managed) {
         saved::forget(&self.config.run_dir, name);
+        self.metrics.forget(name);
         if let managed::Presence::Here(here) = managed.presence {
             let place = Arc::clone(&self.place);
             tokio::task::spawn_blocking(move || {
@@ -153,6 +176,7 @@ impl Agent {
             return;
         }
         let loaded = config::load(&self.config, SystemTime::now());
+        self.metrics.config_errors(loaded.errors.len());
         for error in &loaded.errors {
             tracing::error!("{error}");
         }

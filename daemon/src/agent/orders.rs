@@ -26,7 +26,7 @@ use crate::{
         prefetch::{Prefetched, Progress, prefetch},
         working_set::WorkingSets,
     },
-    sleep::{Sleeper, Thawed, WakeError, Woken},
+    sleep::{DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
     undo::Change,
 };
@@ -37,9 +37,7 @@ pub enum Done {
         by: DozeBy,
         size_bytes: u64,
     },
-    DozeAborted {
-        reason: String,
-    },
+    DozeAborted(Result<DozeAborted, &'static str>),
     /// And what was on swap before, bytes: of an earlier sleep, not touched since.
     Deep(Result<(PagedOut, u64), String>),
     Thawed(Result<Thawed, String>),
@@ -108,7 +106,7 @@ impl Agent {
         let paths = self.paths.clone();
         self.order(name, move |sleeper| {
             if paths.is_off() {
-                return Done::DozeAborted { reason: "dormouse is off".to_owned() };
+                return Done::DozeAborted(Err("dormouse is off"));
             }
             let before = memory_of(&cgroup);
             let size_bytes = before.anonymous + before.swapped;
@@ -116,10 +114,10 @@ impl Agent {
                 // `off` may have come between the look and the freeze.
                 Ok(_) if paths.is_off() => {
                     let _ = sleeper.wake_waiting();
-                    Done::DozeAborted { reason: "dormouse is off".to_owned() }
+                    Done::DozeAborted(Err("dormouse is off"))
                 }
                 Ok(_) => Done::Dozed { by, size_bytes },
-                Err(error) => Done::DozeAborted { reason: error.to_string() },
+                Err(aborted) => Done::DozeAborted(Ok(aborted)),
             }
         });
     }
@@ -184,7 +182,14 @@ impl Agent {
                 tracing::info!(server = name, ?by, "dozing");
                 self.feed(name, Event::DozeDone);
             }
-            Done::DozeAborted { reason } => {
+            Done::DozeAborted(aborted) => {
+                let reason = match &aborted {
+                    Ok(aborted) => {
+                        self.metrics.doze_aborted(aborted);
+                        aborted.to_string()
+                    }
+                    Err(off) => (*off).to_owned(),
+                };
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
@@ -230,6 +235,7 @@ impl Agent {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let bytes = out.handed_back.bytes + swapped;
         tracing::info!(server = name, ?out, swapped, "paged out");
+        self.metrics.swap_written(name, out.paged_out);
         // Who came meanwhile has it all back already, or is about to.
         if managed.stage().by().is_some() {
             managed.history.handed_back = Some(HandedBack {
@@ -237,6 +243,7 @@ impl Agent {
                 estimated: out.handed_back.estimated,
                 written_bytes: out.paged_out,
             });
+            self.metrics.handed_back(name, bytes);
         }
         match out.stopped {
             Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
@@ -248,6 +255,7 @@ impl Agent {
         match outcome {
             Ok(Thawed::Again { replayed, unfinished }) => {
                 if replayed > 0 {
+                    self.metrics.query_answered(name);
                     self.tell(
                         name,
                         EventKind::Answered,
@@ -279,6 +287,7 @@ impl Agent {
         if let Err(error) = saved::store_demotion(&self.config.state_dir, name, demotion) {
             tracing::error!(server = name, %error, "its demotion can't be stored: it would be forgotten at a restart");
         }
+        self.metrics.demoted(name);
         self.tell(name, EventKind::Demoted, Some(format!("{}; {}", demotion.reason, demotion.cure)));
     }
 

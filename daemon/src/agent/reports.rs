@@ -19,11 +19,10 @@ use super::{
     managed::{AwaitedAnswer, Presence, phases},
 };
 use crate::{
-    discover::sockets,
     door::Knock,
     limits::FirstSpeaker,
     sleep::{Report, Woken},
-    stage::{Event, Stage},
+    stage::{Cause, Event, Stage},
 };
 
 /// How long a woken server may take to its first answer before nobody waits for it any more.
@@ -89,13 +88,11 @@ impl Agent {
                 return;
             }
             let _ = tokio::task::spawn_blocking(move || {
-                let there = sleeper.try_ways().is_some_and(|mut ways| {
-                    sockets::list(&mut ways.sockets.diag).is_ok_and(|all| {
-                        all.connections_on(&[knock.server_port]).any(|connection| {
-                            !connection.closed_by_remote
-                                && connection.remote.port() == knock.from.port()
-                                && connection.remote.ip().to_canonical() == knock.from.ip()
-                        })
+                let there = sleeper.list_sockets().is_ok_and(|all| {
+                    all.connections_on(&[knock.server_port]).any(|connection| {
+                        !connection.closed_by_remote
+                            && connection.remote.port() == knock.from.port()
+                            && connection.remote.ip().to_canonical() == knock.from.ip()
                     })
                 });
                 let silent_is_a_player = sleeper.manners().first_speaker != FirstSpeaker::Client;
@@ -130,6 +127,15 @@ impl Agent {
             Some(AwaitedAnswer { woken: *woken, until: Instant::now() + ANSWER_WITHIN });
         managed.history.handed_back = None;
         managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
+        let by = woken.by;
+        let from_by = if deep { Stage::Deep { by } } else { Stage::Dozing { by } };
+        managed.history.woken_from = Some(from_by);
+        let cause = match from {
+            Some(knock) => Cause::Player { from: Some(knock.from) },
+            None => managed.here().and_then(|here| here.machine.why().last_cause).unwrap_or(Cause::Doubt),
+        };
+        self.metrics.woken(name, &cause, from_by);
+        self.metrics.handed_back(name, 0);
         let mut told = self.told(name, EventKind::Wake, Some(what));
         told.from = from.map(|knock| knock.from.to_string());
         told.class = from.map(|knock| told_class(knock.class));
@@ -152,6 +158,9 @@ impl Agent {
         if answer != 0 {
             managed.history.answer_awaited = None;
             node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+            if let (Some(from), Some(knocked)) = (managed.history.woken_from, awaited.woken.knocked_ns) {
+                self.metrics.answered(from, Duration::from_nanos(answer.saturating_sub(knocked)));
+            }
             if let Some(last) = &mut managed.history.last_wake {
                 last.phases = phases(&awaited.woken, Some(answer));
             }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -20,6 +21,7 @@ use crate::{
     discover::mounts::{CgroupRoot, MountError},
     door::{Door, DoorError, Replayer, monotonic_ns},
     guard,
+    metrics::{self, Metrics},
     netns::{Helper, NetnsError},
     sleep::{Node, watch},
     socket,
@@ -33,6 +35,8 @@ const BEATS: u32 = 8;
 pub struct Handle {
     pub(super) outbox: mpsc::UnboundedSender<Message>,
     pub(super) journal: Arc<Journal>,
+    pub(super) config: config::Node,
+    pub(super) place: Arc<Place>,
 }
 
 impl Handle {
@@ -104,7 +108,17 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         }
     });
     let (listener, bound) = socket::listen(&config.socket())?;
-    let handle = Handle { outbox: outbox.clone(), journal: Arc::clone(&journal) };
+    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let handle = Handle {
+        outbox: outbox.clone(),
+        journal: Arc::clone(&journal),
+        config: config.clone(),
+        place: Arc::clone(&place),
+    };
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    if let Some(address) = config.metrics_listen {
+        serve_metrics(address, &metrics);
+    }
     let operator = Arc::new(handle.clone());
     tokio::spawn(async move {
         let _bound = bound;
@@ -121,7 +135,8 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
     let agent = Agent {
         off: paths.is_off(),
-        place: Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node }),
+        place,
+        metrics,
         config,
         paths,
         loaded: Loaded::default(),
@@ -133,6 +148,23 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     };
     tokio::spawn(agent.run());
     Ok(handle)
+}
+
+/// Metrics are worth having, not worth failing for: who asks in vain finds the reason in the log.
+fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) {
+    let metrics = Arc::clone(metrics);
+    tokio::spawn(async move {
+        match metrics::bind(address).await {
+            Ok(listener) => {
+                if let Err(error) = metrics::serve(listener, metrics).await {
+                    tracing::error!(%error, "metrics are no longer served");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "metrics are not served; set metrics_listen to a free address")
+            }
+        }
+    });
 }
 
 /// A thread that does nothing else: whatever else hangs, a living daemon is known to live; a stopped one is

@@ -15,7 +15,7 @@ use crate::{
         freezer::{DEFAULT_TIMEOUT, FreezeError},
         throttle::{self, ThrottleError},
     },
-    discover::{netlink::NetlinkError, sockets},
+    discover::netlink::NetlinkError,
     door::monotonic_ns,
     limits::DozeBy,
     undo::{Change, UndoError},
@@ -98,7 +98,7 @@ impl Sleeper {
         let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
         let seq = ways.log.before(change)?;
         let looked = ways.freezer.freeze(DEFAULT_TIMEOUT).map_err(DozeAborted::from).and_then(|()| {
-            let older_connections = self.look_again(ways, decided_ns)?;
+            let older_connections = self.look_again(decided_ns)?;
             Ok(Asleep {
                 by: DozeBy::Freeze,
                 cpu_max: None,
@@ -121,12 +121,12 @@ impl Sleeper {
     /// whose start the door saw and who are no player yet: it goes on judging them, else a scanner or a
     /// pinger who connected before a (short) thaw ended would wake with his next byte. Gives back how many
     /// connections there are.
-    pub(super) fn look_again(&self, ways: &mut Ways, decided_ns: u64) -> Result<usize, DozeAborted> {
+    pub(super) fn look_again(&self, decided_ns: u64) -> Result<usize, DozeAborted> {
         let state = self.node.arrays.state(self.slot);
         if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
             return Err(DozeAborted::Knocked);
         }
-        let sockets = sockets::list(&mut ways.sockets.diag)?;
+        let sockets = self.list_sockets()?;
         let waiting = |what: String| Err(DozeAborted::Waiting { what });
         for listener in sockets.listeners_on(&self.ports) {
             if listener.accept_queue != 0 {

@@ -8,7 +8,7 @@ use std::{
 
 use dormouse_abi::gate::{PARK, SIGNAL};
 
-use super::{DozeAborted, Sleeper, WakeError, Ways, Woken};
+use super::{DozeAborted, Sleeper, WakeError, Woken};
 use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, limits::DozeBy};
 
 /// How often the thaw may be repeated at once while something still waits. What waits then is no player (whose
@@ -46,12 +46,12 @@ impl Sleeper {
             ways.freezer.thaw()?;
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
             replayed += self.drain(SIGNAL);
-            self.let_run(&mut ways, longest);
+            self.let_run(longest);
             if self.is_wanted() {
                 break;
             }
             ways.freezer.freeze(DEFAULT_TIMEOUT)?;
-            let unfinished = match self.look_again(&mut ways, started_ns) {
+            let unfinished = match self.look_again(started_ns) {
                 Ok(older_connections) => {
                     if let Some(asleep) = &mut ways.asleep {
                         asleep.older_connections = older_connections;
@@ -76,11 +76,11 @@ impl Sleeper {
     }
 
     /// Until nothing waits in its sockets any more, or time is up.
-    fn let_run(&self, ways: &mut Ways, longest: Duration) {
+    fn let_run(&self, longest: Duration) {
         let until = Instant::now() + longest;
         loop {
             std::thread::sleep(LOOK_EVERY);
-            let rested = self.look_again(ways, u64::MAX).is_ok();
+            let rested = self.look_again(u64::MAX).is_ok();
             if rested && Instant::now() + longest / 2 > until
                 || Instant::now() > until
                 || self.wanted.load(SeqCst)

@@ -102,11 +102,7 @@ impl Node {
             sleeper.ended(ended);
         }
         if knock.class == Class::Player {
-            self.to_wake
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push_back((knock.slot, knock.time_ns));
-            let _ = self.kick.write(1);
+            self.want(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
         let report = match (knock.class, was_parked, first_speaker) {
@@ -122,16 +118,16 @@ impl Node {
     fn wake_who_is_wanted(&self) {
         loop {
             let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some((slot, knocked_ns)) = next else { return };
-            let Some(sleeper) = self.slots.get(slot) else { continue };
-            self.wake_and_report(&sleeper, knocked_ns);
+            let Some(knock) = next else { return };
+            let Some(sleeper) = self.slots.get(knock.slot) else { continue };
+            self.wake_and_report(&sleeper, knock.time_ns, Some(knock));
         }
     }
 
-    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64) {
+    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) {
         let report = match sleeper.wake(Some(knocked_ns)) {
             Ok(None) => return,
-            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from: None },
+            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from },
             Err(error) => Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() },
         };
         let _ = self.reports.send(report);
@@ -144,7 +140,7 @@ impl Node {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
-                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged });
+                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged }, None);
             }
             if expire {
                 let patience = sleeper.manners().patience;
