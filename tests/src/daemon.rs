@@ -85,18 +85,27 @@ impl Daemon {
         Ok(())
     }
 
-    /// Writes a server file.
+    /// Writes a server file in mode full, with everything vouched for.
     pub fn manage(&self, server: &ServerFile<'_>) -> Result<()> {
+        self.manage_as(
+            server,
+            "full",
+            &[("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")],
+        )
+    }
+
+    /// Writes a server file in this mode, with these assertions.
+    pub fn manage_as(&self, server: &ServerFile<'_>, mode: &str, asserted: &[(&str, &str)]) -> Result<()> {
         let mut text = String::new();
         let root = crate::cgroup::root()?;
         let cgroup = server.cgroup.path().strip_prefix(&root).context("a cgroup below the root")?;
         writeln!(text, "name = {:?}", server.name)?;
         writeln!(text, "select = \"cgroup:/{}\"", cgroup.display())?;
-        writeln!(text, "profile = {:?}\nmode = \"full\"", server.profile)?;
+        writeln!(text, "profile = {:?}\nmode = {mode:?}", server.profile)?;
         writeln!(text, "ports = {:?}", server.ports)?;
         writeln!(text, "[limits]\n{}", server.limits)?;
         writeln!(text, "[assert]")?;
-        for (key, value) in [("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")] {
+        for (key, value) in asserted {
             writeln!(text, "{key} = {{ value = \"{value}\", reason = \"a server of the bench\" }}")?;
         }
         let file = format!("state/servers.d/{}.toml", server.name.replace('/', "-"));

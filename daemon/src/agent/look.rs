@@ -267,6 +267,8 @@ impl Agent {
                     .listeners_on(&sleeper.ports)
                     .map(|l| AcceptQueue { waiting: l.accept_queue, backlog: l.backlog })
                     .max_by_key(|queue| u64::from(queue.waiting) * 100 / u64::from(queue.backlog.max(1)));
+                // Too few for now, or no quiet moment: looked at again.
+                managed.connections_came = accept_queue.is_some_and(|queue| queue.waiting > 0);
             }
         }
         let cpu_percent = match server.limits.busy_cpu_percent {

@@ -128,6 +128,14 @@ impl Managed {
         self.presence = Presence::Absent { reason, again: Instant::now() + RETRY };
     }
 
+    /// A connection was made to it: its accept queue is looked at soon, however many come.
+    pub fn connection_came(&mut self) {
+        const LOOK_AT_QUEUE: Duration = Duration::from_millis(250);
+        if !std::mem::replace(&mut self.connections_came, true) {
+            self.next_look = self.next_look.min(Instant::now() + LOOK_AT_QUEUE);
+        }
+    }
+
     /// The stage that it is really in.
     pub fn stage(&self) -> Stage {
         self.here().map_or(Stage::Awake, |here| here.machine.stage())

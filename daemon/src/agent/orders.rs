@@ -8,6 +8,7 @@ use std::{
 };
 
 use dormouse_api::event::EventKind;
+use dormouse_packet::Class;
 
 use super::{
     Agent, Message,
@@ -15,6 +16,7 @@ use super::{
     saved,
 };
 use crate::{
+    discover::process::{self, Resident},
     door::monotonic_ns,
     limits::DozeBy,
     memory::{
@@ -31,9 +33,13 @@ use crate::{
 
 /// What became of an order.
 pub enum Done {
-    Dozed { by: DozeBy, size_bytes: u64 },
+    Dozed {
+        by: DozeBy,
+        size_bytes: u64,
+    },
     DozeAborted(Result<DozeAborted, &'static str>),
-    Deep(Result<PagedOut, String>),
+    /// And what was on swap before, bytes: of an earlier sleep, not touched since.
+    Deep(Result<(PagedOut, u64), String>),
     Thawed(Result<Thawed, String>),
     Woken(Result<Option<Woken>, WakeError>),
     Evidence(super::evidence::Gathered),
@@ -102,7 +108,8 @@ impl Agent {
             if paths.is_off() {
                 return Done::DozeAborted(Err("dormouse is off"));
             }
-            let size_bytes = anonymous_bytes(&cgroup);
+            let before = memory_of(&cgroup);
+            let size_bytes = before.anonymous + before.swapped;
             match sleeper.doze(by, percent, decided_ns) {
                 // `off` may have come between the look and the freeze.
                 Ok(_) if paths.is_off() => {
@@ -118,15 +125,17 @@ impl Agent {
     fn go_deep(&mut self, name: &str) {
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
-        let group = Group::new(here.brought.found.cgroup.clone());
+        let cgroup = here.brought.found.cgroup.clone();
+        let group = Group::new(cgroup.clone());
         let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
             sleeper.allow_deep(cancel.clone());
             let log = sleeper.ways().log.clone();
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
+            let swapped = memory_of(&cgroup).swapped;
             let out = page_out(&group, bounds, &cancel, &mut write_limit);
-            Done::Deep(out.map_err(|error| error.to_string()))
+            Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
     }
 
@@ -184,7 +193,7 @@ impl Agent {
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
-            Done::Deep(Ok(out)) => self.deep(name, &out),
+            Done::Deep(Ok((out, swapped))) => self.deep(name, &out, swapped),
             Done::Deep(Err(reason)) => {
                 tracing::warn!(server = name, reason, "page-out failed");
                 self.feed(name, Event::DeepAborted { reason });
@@ -222,14 +231,20 @@ impl Agent {
         }
     }
 
-    fn deep(&mut self, name: &str, out: &PagedOut) {
+    fn deep(&mut self, name: &str, out: &PagedOut, swapped: u64) {
         let Some(managed) = self.servers.get_mut(name) else { return };
-        let bytes = out.handed_back.bytes;
-        tracing::info!(server = name, ?out, "paged out");
-        managed.history.handed_back =
-            Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: out.paged_out });
-        self.metrics.handed_back(name, bytes);
+        let bytes = out.handed_back.bytes + swapped;
+        tracing::info!(server = name, ?out, swapped, "paged out");
         self.metrics.swap_written(name, out.paged_out);
+        // Who came meanwhile has it all back already, or is about to.
+        if managed.stage().by().is_some() {
+            managed.history.handed_back = Some(HandedBack {
+                bytes,
+                estimated: out.handed_back.estimated,
+                written_bytes: out.paged_out,
+            });
+            self.metrics.handed_back(name, bytes);
+        }
         match out.stopped {
             Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
             None => self.feed(name, Event::DeepDone { bytes }),
@@ -238,7 +253,7 @@ impl Agent {
 
     fn thawed(&mut self, name: &str, outcome: Result<Thawed, String>) {
         match outcome {
-            Ok(Thawed::Again { replayed }) => {
+            Ok(Thawed::Again { replayed, unfinished }) => {
                 if replayed > 0 {
                     self.metrics.query_answered(name);
                     self.tell(
@@ -248,6 +263,10 @@ impl Agent {
                     );
                 }
                 self.feed(name, Event::ThawDone);
+                if unfinished {
+                    // As if somebody asked anew: the next short thaw comes when the limits allow it.
+                    self.feed(name, Event::Knock { class: Class::Query, from: None });
+                }
             }
             Ok(Thawed::NotFrozen) => self.feed(name, Event::ThawDone),
             Ok(Thawed::Woken(woken, why)) => {
@@ -339,10 +358,9 @@ impl Agent {
 /// How long after a wake its working set is read off.
 const RECORD_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Anonymous memory of all processes of a cgroup, resident or on swap.
-pub fn anonymous_bytes(cgroup: &Path) -> u64 {
-    let pids = crate::discover::process::cgroup_pids(cgroup).unwrap_or_default();
-    crate::discover::process::resident(&pids).map(|resident| resident.anonymous).unwrap_or_default()
+/// The memory of all processes of a cgroup.
+pub fn memory_of(cgroup: &Path) -> Resident {
+    process::resident(&process::cgroup_pids(cgroup).unwrap_or_default()).unwrap_or_default()
 }
 
 /// A limit is a change like any other: its old value goes into the undo log first.

@@ -47,7 +47,7 @@ impl Agent {
             }
             Report::Connected(slot) => self.with_slot(slot, |agent, name| {
                 if let Some(managed) = agent.servers.get_mut(name) {
-                    managed.connections_came = true;
+                    managed.connection_came();
                 }
             }),
             Report::Handshake(knock) => {
@@ -55,7 +55,7 @@ impl Agent {
             }
             Report::Patience(knock) => self.with_slot(knock.slot, |agent, name| {
                 if let Some(managed) = agent.servers.get_mut(name) {
-                    managed.connections_came = true;
+                    managed.connection_came();
                     let patience = managed.config.limits.patience;
                     agent.check(name, knock, patience);
                 }

@@ -178,6 +178,8 @@ pub struct Resident {
     pub total: u64,
     /// Anonymous memory: what a deep server can hand back.
     pub anonymous: u64,
+    /// Anonymous memory that is on swap, beside `total`.
+    pub swapped: u64,
 }
 
 /// The sum over the processes; one that has gone counts nothing.
@@ -191,6 +193,7 @@ pub fn resident(pids: &[i32]) -> Result<Resident, ProcessError> {
             Ok(status) => {
                 sum.total += status.vmrss.unwrap_or(0) * 1024;
                 sum.anonymous += status.rssanon.unwrap_or(0) * 1024;
+                sum.swapped += status.vmswap.unwrap_or(0) * 1024;
             }
             Err(ProcessError::Gone { .. }) => {}
             Err(error) => return Err(error),

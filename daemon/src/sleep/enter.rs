@@ -5,9 +5,9 @@ use std::{io, net::IpAddr, sync::atomic::Ordering::SeqCst};
 
 use dormouse_abi::{
     gate::{OPEN, PARK, SIGNAL},
-    server::FlowKey,
+    server::{Flow, FlowKey, flow_flag},
 };
-use dormouse_packet::headers::TCP;
+use dormouse_packet::{Class, headers::TCP};
 
 use super::{Asleep, Sleeper, Ways};
 use crate::{
@@ -117,8 +117,10 @@ impl Sleeper {
     }
 
     /// What came between the decision and the freeze. The connections that stood before are marked: they
-    /// pass the door as long as they live (a new handshake on the same ports takes the mark away). Gives
-    /// back how many there are.
+    /// pass the door as long as they live (a new handshake on the same ports takes the mark away). Not those
+    /// whose start the door saw and who are no player yet: it goes on judging them, else a scanner or a
+    /// pinger who connected before a (short) thaw ended would wake with his next byte. Gives back how many
+    /// connections there are.
     pub(super) fn look_again(&self, decided_ns: u64) -> Result<usize, DozeAborted> {
         let state = self.node.arrays.state(self.slot);
         if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
@@ -151,7 +153,12 @@ impl Sleeper {
             });
         }
         let mut door = self.node.door();
+        let judged =
+            |flow: &Flow| flow.flags & flow_flag::FROM_START != 0 && flow.class != Class::Player as u8;
         for key in &older {
+            if door.flow(key).is_some_and(|flow| judged(&flow)) {
+                continue;
+            }
             if let Err(error) = door.mark_older(key) {
                 tracing::warn!(server = %self.name, %error, "an open connection could not be marked");
             }
