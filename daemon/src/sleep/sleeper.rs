@@ -1,7 +1,7 @@
 //! What is shared about one server by those who put it to sleep and those who wake it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
-    door::{Arrays, Door, Knock, RecordReader, Replayer},
+    door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
     limits::{DozeBy, FirstSpeaker},
     memory::Cancel,
     netns::NamespaceSockets,
@@ -36,6 +36,8 @@ pub struct Node {
     /// Gets the watch out of its poll(2).
     pub(super) kick: EventFd,
     pub(super) reports: UnboundedSender<Report>,
+    /// By slot, what came for servers that an earlier daemon left asleep and that are not found again yet.
+    pub(super) early: Mutex<BTreeMap<u32, VecDeque<Record>>>,
 }
 
 impl Node {
@@ -53,6 +55,7 @@ impl Node {
             to_wake: Mutex::default(),
             kick: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             reports,
+            early: Mutex::default(),
         })
     }
 
