@@ -15,6 +15,7 @@ use dormouse_api::{
     status::{Selector, ServerStatus, Stage, Status},
     why::Why,
 };
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -113,10 +114,22 @@ impl Daemon {
         Ok(())
     }
 
-    /// Runs the daemon in a namespace, until it answers.
-    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+    /// The daemon's command line, for those who run it in a way of their own.
+    pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(sibling("dormoused")?);
         command.arg("--config").arg(self.path("dormoused.toml"));
+        Ok(command)
+    }
+
+    /// Runs the daemon in a namespace, until it answers.
+    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+        self.start_with(netns, &[])
+    }
+
+    /// As [`Daemon::start`], with variables in its environment.
+    pub fn start_with(&mut self, netns: &Netns, env: &[(&str, &str)]) -> Result<()> {
+        let mut command = self.command()?;
+        command.envs(env.iter().copied());
         let mut process = Process::spawn("dormoused", command, Place::netns(netns))?;
         let socket = self.path("run/dormouse.sock");
         process
@@ -127,6 +140,14 @@ impl Daemon {
             .context("dormoused did not come up")?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Sends a signal that ends the daemon, and waits for its end. Its log is given back.
+    pub fn end_by(&mut self, signal: Signal) -> Result<String> {
+        let mut process = self.process.take().context("no daemon runs")?;
+        process.signal(signal)?;
+        process.wait(Duration::from_secs(20))?;
+        Ok(process.log())
     }
 
     /// Runs the guard beside it.

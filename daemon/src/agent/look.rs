@@ -81,6 +81,7 @@ impl Managed {
             manners: self.manners(),
             old_links_wake: server.limits.old_links == Reaction::Wake,
             loopback_wakes: server.limits.loopback == Reaction::Wake,
+            adopt: false,
         })
     }
 }
@@ -101,9 +102,14 @@ impl Agent {
 
     fn look_for(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
+        let adopt = self.records.get(name).is_some_and(|record| record.saved.stage.by().is_some());
         let wanted = match managed.wanted() {
-            Ok(wanted) => wanted,
-            Err(reason) => return managed.absent(reason),
+            Ok(wanted) => Wanted { adopt, ..wanted },
+            Err(reason) => {
+                managed.absent(reason);
+                let slot = managed.slot;
+                return self.place.let_run(name, slot);
+            }
         };
         managed.presence = Presence::Looking;
         managed.generation += 1;
@@ -121,7 +127,6 @@ impl Agent {
         generation: u64,
         outcome: Result<Box<Brought>, BringUpError>,
     ) {
-        let clash = outcome.as_ref().ok().and_then(|brought| self.clash(name, brought));
         let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
         else {
             if let Ok(brought) = outcome {
@@ -129,22 +134,20 @@ impl Agent {
             }
             return;
         };
-        let mut brought = match outcome {
+        let brought = match outcome {
             Ok(brought) => brought,
             Err(error) => {
                 let reason = format!("{:#}", anyhow::Error::from(error));
                 tracing::info!(server = name, reason, "not there");
-                return managed.absent(reason);
+                managed.absent(reason);
+                // It was woken if it slept: nothing of an earlier daemon is left to be adopted.
+                self.records.remove(name);
+                return saved::forget(&self.config.run_dir, name);
             }
         };
-        if let Some(clash) = clash {
-            brought.obstacle = Some(clash);
-        }
         if let Some(obstacle) = &brought.obstacle {
             tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
         }
-        // By the kernel's tick, so that a restarted daemon finds the same number.
-        let started_at = brought.found.main.started_at();
         let setup = Setup {
             mode: managed.config.file.mode,
             limits: managed.config.limits.clone(),
@@ -152,7 +155,7 @@ impl Agent {
                 .ports
                 .iter()
                 .any(|port| dormouse_packet::Game::from_number(port.game).spoofable()),
-            started_at,
+            started_at: brought.found.main.started(),
             demotion: saved::load_demotion(&self.config.state_dir, name),
         };
         let machine = match self.records.remove(name) {
@@ -169,19 +172,17 @@ impl Agent {
         }
     }
 
-    /// Another server that claims the same cgroup or the same port on the same road.
-    fn clash(&self, name: &str, brought: &Brought) -> Option<Obstacle> {
-        let other = self.servers.iter().filter(|(other, _)| *other != name).find(|(_, managed)| {
-            managed.here().is_some_and(|here| {
-                here.brought.found.cgroup == brought.found.cgroup
-                    || here.brought.keys.iter().any(|key| brought.keys.contains(key))
-            })
-        });
-        other.map(|(other, _)| Obstacle {
+    /// Another server that claims the same cgroup: neither may freeze it, since the players of each would find it
+    /// frozen behind an open gate of their own.
+    fn shared_cgroup(&self, name: &str) -> Option<Obstacle> {
+        let cgroup = &self.servers.get(name)?.here()?.brought.found.cgroup;
+        let (other, _) = self.servers.iter().find(|(other, managed)| {
+            *other != name && managed.here().is_some_and(|here| here.brought.found.cgroup == *cgroup)
+        })?;
+        Some(Obstacle {
             code: "claimed-twice",
             text: format!(
-                "its cgroup or one of its ports belongs to the server {other} too: give each server file its own \
-                 `select` and `ports`"
+                "its cgroup belongs to the server {other} too: give each server file its own `select` and `ports`"
             ),
         })
     }
@@ -252,6 +253,7 @@ impl Agent {
 
     /// What the machine needs to know; `None` while the server is being moved.
     fn observe(&mut self, name: &str) -> Option<Observation> {
+        let shared_cgroup = self.shared_cgroup(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);
         let Presence::Here(here) = &managed.presence else { return None };
@@ -285,6 +287,7 @@ impl Agent {
                 .brought
                 .obstacle
                 .clone()
+                .or(shared_cgroup)
                 .or_else(|| refused(&server))
                 .or_else(|| in_window(&server)),
             deep_obstacle: None,

@@ -36,7 +36,7 @@ use crate::{
     guard,
     metrics::Metrics,
     sleep::Report,
-    stage,
+    stage, undo,
 };
 
 /// How often the `off` marker and the configuration's age are looked at.
@@ -87,6 +87,7 @@ pub struct Agent {
 impl Agent {
     async fn run(mut self) {
         self.reload();
+        self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -123,7 +124,7 @@ impl Agent {
         let off = self.paths.is_off();
         if off != self.off {
             self.off = off;
-            if off { self.turn_off() } else { self.reload() }
+            if off { self.turn_off() } else { self.turn_on() }
         }
         self.measure();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
@@ -155,6 +156,60 @@ impl Agent {
         tracing::info!("dormouse is off: every server is woken and left alone until `dormouse on`");
         for (name, managed) in std::mem::take(&mut self.servers) {
             self.let_go(&name, managed);
+        }
+    }
+
+    /// The marker is gone. `off` took the pins of the maps away, by which the guard knows that we live.
+    fn turn_on(&mut self) {
+        tracing::info!("dormouse is on again");
+        if let Err(error) = self.place.node.door().pin_maps() {
+            tracing::error!(%error, "the guard can't see this daemon and wakes who sleeps; restart dormoused");
+        }
+        self.reload();
+    }
+
+    /// Once at the start: who was asleep when an earlier daemon ended and is not managed any more (its file is
+    /// gone or wrong, or dormouse is off) is woken, and the door forgets whom nobody has.
+    fn end_leftovers(&mut self) {
+        let mine: BTreeSet<u32> = self.servers.values().map(|managed| managed.slot).collect();
+        let mut door = self.place.node.door();
+        for (key, server) in door.watched() {
+            if !mine.contains(&server.slot) {
+                door.unwatch(&key);
+            }
+        }
+        drop(door);
+        let servers = &self.servers;
+        self.records.retain(|name, record| {
+            let managed = servers.contains_key(name);
+            if !managed {
+                self.place.node.give_up(record.slot);
+                saved::forget(&self.config.run_dir, name);
+            }
+            managed
+        });
+        let logs = match undo::logs(&self.config.run_dir) {
+            Ok(logs) => logs,
+            Err(error) => return tracing::error!(%error, "what an earlier daemon changed can't be read"),
+        };
+        for log in logs {
+            let undo::Owner::Server(name) = log.owner() else { continue };
+            if self.servers.contains_key(name) {
+                continue;
+            }
+            tracing::info!(server = name, "it is not managed any more: what was changed is put back");
+            match log.play_back() {
+                Err(error) => {
+                    tracing::error!(server = name, %error, "could not be put back; `dormouse off` will")
+                }
+                Ok(played) => {
+                    for (change, outcome) in played.changes {
+                        if let Err(error) = outcome {
+                            tracing::error!(server = name, %change, %error, "could not be put back");
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -45,6 +45,9 @@ impl Agent {
             Report::WakeFailed { slot, reason } => {
                 self.with_slot(slot, |agent, name| agent.feed(name, Event::WakeFailed { reason }));
             }
+            Report::Queried(slot) => self.with_slot(slot, |agent, name| {
+                agent.feed(name, Event::Knock { class: Class::Query, from: None });
+            }),
             Report::Connected(slot) => self.with_slot(slot, |agent, name| {
                 if let Some(managed) = agent.servers.get_mut(name) {
                     managed.connection_came();
@@ -189,7 +192,7 @@ impl Agent {
         let Presence::Here(here) = &managed.presence else { return };
         let node = &self.place.node;
         let state = node.arrays.state(here.brought.sleeper.slot);
-        let answer = state.answer_ns.load(SeqCst);
+        let answer = state.answer_ns.swap(0, SeqCst);
         if answer != 0 {
             managed.history.answer_awaited = None;
             node.arrays.answer_came();

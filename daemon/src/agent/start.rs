@@ -82,6 +82,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         std::fs::create_dir_all(path)
             .map_err(|source| StartError::Directory { path: path.clone(), source })?;
     }
+    // Before anything is touched: a second daemon on the same directories would take the ring and the replay
+    // socket's cookie away from the first.
+    let (listener, bound) = socket::listen(&config.socket())?;
     let root = match &config.cgroup_root {
         Some(path) => CgroupRoot::at(path)?,
         None => CgroupRoot::find()?,
@@ -90,9 +93,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     let door = Door::load(&config.pin_dir)?;
     let replayer = Replayer::new().map_err(StartError::Replayer)?;
     let seed = monotonic_ns() ^ u64::from(std::process::id()) << 32;
-    door.configure(config.stale_after, replayer.cookie(), seed);
+    door.configure(config.stale_after, config.guard_limit, replayer.cookie(), seed);
     let (reports, mut reported) = mpsc::unbounded_channel();
     let node = Arc::new(Node::new(door, replayer, reports)?);
+    let records: BTreeMap<_, _> =
+        saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
+    node.expect(records.values().map(|record| record.slot));
     let (outbox, inbox) = mpsc::unbounded_channel();
     let journal = Arc::new(Journal::default());
     heartbeat(&node, config.stale_after / BEATS)?;
@@ -107,7 +113,6 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             let _ = forward.send(Message::Report(report));
         }
     });
-    let (listener, bound) = socket::listen(&config.socket())?;
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
     let handle = Handle {
         outbox: outbox.clone(),
@@ -131,8 +136,6 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         state_dir: config.state_dir.clone(),
         pin_dir: config.pin_dir.clone(),
     };
-    let records =
-        saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
     let agent = Agent {
         off: paths.is_off(),
         place,

@@ -63,6 +63,13 @@ impl ProcessId {
             .map_err(|source| ProcessError::from_proc(self.pid, "stat", source))
     }
 
+    /// When it was started, on the boot clock. The same at every call, unlike a difference to now: it tells a
+    /// process from the one that took its place.
+    pub fn started(self) -> Duration {
+        let ticks = procfs::ticks_per_second();
+        Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
+    }
+
     /// Time since it was started.
     pub fn age(self) -> Result<Duration, ProcessError> {
         let path = PathBuf::from("/proc/uptime");
@@ -72,13 +79,7 @@ impl ProcessId {
         let Some(uptime) = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
             return Err(ProcessError::Malformed { path, text });
         };
-        Ok(uptime.saturating_sub(self.started_at()))
-    }
-
-    /// When it was started, on the boot clock; the same number whoever asks.
-    pub fn started_at(self) -> Duration {
-        let ticks = procfs::ticks_per_second();
-        Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
+        Ok(uptime.saturating_sub(self.started()))
     }
 
     /// Its command line, empty for a zombie or a kernel thread.

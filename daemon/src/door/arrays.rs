@@ -182,6 +182,9 @@ impl Arrays {
     pub fn reset(&self, slot: u32) {
         self.gates.at(slot).store(gate::word(OPEN, 0), SeqCst);
         let state = self.state(slot);
+        if state.await_answer_ns.load(SeqCst) != 0 || state.answer_ns.load(SeqCst) != 0 {
+            self.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+        }
         for cell in [
             &state.last_player_ns,
             &state.wake_ns,

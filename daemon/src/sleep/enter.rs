@@ -21,6 +21,10 @@ use crate::{
     undo::{Change, UndoError},
 };
 
+/// How far behind the clock the door's time of the last player may be, nanoseconds: a tick of the coarse clock
+/// (10 ms where HZ is 100) and the door's own millisecond.
+const COARSE_NS: u64 = 11_000_000;
+
 /// A server fell asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dozed {
@@ -123,7 +127,8 @@ impl Sleeper {
     /// connections there are.
     pub(super) fn look_again(&self, decided_ns: u64) -> Result<usize, DozeAborted> {
         let state = self.node.arrays.state(self.slot);
-        if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
+        let last_player_ns = state.last_player_ns.load(SeqCst);
+        if state.wake_ns.load(SeqCst) != 0 || last_player_ns > decided_ns.saturating_sub(COARSE_NS) {
             return Err(DozeAborted::Knocked);
         }
         let sockets = self.list_sockets()?;

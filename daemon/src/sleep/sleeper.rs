@@ -1,7 +1,7 @@
 //! What is shared about one server by those who put it to sleep and those who wake it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
@@ -21,7 +21,7 @@ use crate::{
         netlink::NetlinkError,
         sockets::{self, Sockets},
     },
-    door::{Arrays, Door, Knock, RecordReader, Replayer},
+    door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
     limits::{DozeBy, FirstSpeaker},
     memory::Cancel,
     netns::NamespaceSockets,
@@ -41,6 +41,8 @@ pub struct Node {
     /// Gets the watch out of its poll(2).
     pub(super) kick: EventFd,
     pub(super) reports: UnboundedSender<Report>,
+    /// By slot, what came for servers that an earlier daemon left asleep and that are not found again yet.
+    pub(super) early: Mutex<BTreeMap<u32, VecDeque<Record>>>,
 }
 
 impl Node {
@@ -58,6 +60,7 @@ impl Node {
             to_wake: Mutex::default(),
             kick: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             reports,
+            early: Mutex::default(),
         })
     }
 
