@@ -158,11 +158,6 @@ impl Behind {
         bail!("{} does not doze: {:?}", self.sleeper.name, why)
     }
 
-    /// Forgets the last player, so that the door looks at the very next packet's flow, and times it.
-    pub fn forget_player(&self) {
-        self.sleeper.node.arrays.state(self.sleeper.slot).last_player_ns.store(0, SeqCst);
-    }
-
     /// Asks the door for the time of the next payload from the server, as a wake does.
     pub fn await_answer(&self) {
         let arrays = &self.sleeper.node.arrays;

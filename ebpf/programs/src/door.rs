@@ -1,9 +1,9 @@
 //! The door: every packet toward a server, at the egress of its veth's host side.
 //!
-//! Awake: one lookup, and at most once a millisecond a look at the flow. Asleep: the flow's class decides.
+//! Awake: one lookup, and once a tick (1 to 10 ms) a look at the flow. Asleep: the flow's class decides.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::classifier,
     programs::TcContext,
 };
@@ -19,14 +19,11 @@ use dormouse_packet::{
 
 use crate::{
     flow::{self, Look},
-    maps::{SERVERS, count, gate, node_value, state},
+    maps::{COUNTERS, SERVERS, count, gate, node_value, state},
     park::{Parked, knock, park},
     skb::Skb,
     verdict::{Hook, Verdict},
 };
-
-/// How long the time of the last player may lag behind, nanoseconds: within it no flow is looked up.
-const PLAYER_RESOLUTION_NS: u64 = 1_000_000;
 
 /// The first device of every network namespace (net/core/dev.c).
 const LOOPBACK_IFINDEX: u32 = 1;
@@ -63,9 +60,9 @@ pub fn judge(skb: Skb, at: u32, scope: u64) -> Verdict {
     // SAFETY: entries are replaced whole by user space; a copy of 8 aligned bytes is never torn.
     let Some(server) = (unsafe { SERVERS.get(&key) }) else { return Verdict::Pass };
     let server = *server;
-    let (Some(word), Some(values)) = (gate(server.slot), state(server.slot)) else { return Verdict::Pass };
     if server.flags & (server_flag::PATH_PROBE | server_flag::LOOPBACK_ONLY) != 0 {
         if server.flags & server_flag::PATH_PROBE != 0 {
+            let Some(values) = state(server.slot) else { return Verdict::Pass };
             // SAFETY: a live map value; only our own daemon's test datagrams come here.
             unsafe { (*values).path_probes += 1 };
             return Verdict::Consume;
@@ -74,16 +71,15 @@ pub fn judge(skb: Skb, at: u32, scope: u64) -> Verdict {
             return Verdict::Pass;
         }
     }
-    count(server.slot, |counters| {
-        counters.packets += 1;
-        counters.bytes += u64::from(skb.len());
-    });
-    // SAFETY: a live element of an array that user space changes word by word; a helper without arguments; a
-    // live map value.
+    let (Some(word), Some(counters)) = (gate(server.slot), COUNTERS.get_ptr_mut(server.slot)) else {
+        return Verdict::Pass;
+    };
+    // SAFETY: a per-CPU element (programs of one CPU do not interrupt one another at this hook); an element of
+    // an array that user space changes word by word; a helper without arguments, which the kernel inlines.
     unsafe {
-        if gate_state(word.read_volatile()) == OPEN
-            && bpf_ktime_get_coarse_ns().wrapping_sub((*values).last_player_ns) < PLAYER_RESOLUTION_NS
-        {
+        (*counters).packets += 1;
+        (*counters).bytes += u64::from(skb.len());
+        if gate_state(word.read_volatile()) == OPEN && (*counters).player_tick == bpf_jiffies64() {
             return Verdict::Pass;
         }
     }
@@ -109,8 +105,11 @@ fn look_closer(skb: Skb, at: u32, server: &ServerRef) -> bool {
 fn awake(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey, values: *mut ServerState) {
     let look = flow::look(skb, packet, server, key);
     if look.has_payload && look.class == Class::Player {
-        // SAFETY: a live map value, a helper without arguments; any of several CPUs' times is right.
-        unsafe { (*values).last_player_ns = bpf_ktime_get_coarse_ns() };
+        // SAFETY: a live map value, helpers without arguments; any of several CPUs' times is right.
+        unsafe {
+            (*values).last_player_ns = bpf_ktime_get_coarse_ns();
+            count(server.slot, |counters| counters.player_tick = bpf_jiffies64());
+        }
     }
 }
 

@@ -74,14 +74,7 @@ struct Record<const N: usize> {
 }
 
 #[inline(always)]
-fn sized<const N: usize>(
-    skb: Skb,
-    key: &FlowKey,
-   
-    values: *mut ServerState,
-    class: Class,
-    len: u32,
-) -> bool {
+fn sized<const N: usize>(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class, len: u32) -> bool {
     // The verifier wants the bound on the very register that is used as the length.
     let len = opaque(u64::from(len));
     if len == 0 || len > N as u64 {
@@ -111,7 +104,7 @@ fn sized<const N: usize>(
 fn header(
     skb: Skb,
     key: &FlowKey,
-   
+
     values: *mut ServerState,
     class: Class,
     kind: u8,
