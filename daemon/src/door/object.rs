@@ -255,6 +255,7 @@ impl Door {
             fail_open: sum.fail_open + one.fail_open,
             refused: sum.refused + one.refused,
             unparsed: sum.unparsed + one.unparsed,
+            player_tick: sum.player_tick.max(one.player_tick),
         }))
     }
 

@@ -9,16 +9,16 @@
 pub struct ServerKey {
     /// The ifindex of the host-side veth for the TC hooks, the id of the server's cgroup for `cgroup_skb`.
     pub scope: u64,
-    /// The server's port, host byte order.
-    pub port: u16,
+    /// The server's port, host byte order. This and the next are whole words, as the hash reads them: smaller
+    /// stores that are read back as a word stall the CPU (no store forwarding), for every packet.
+    pub port: u32,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
-    pub protocol: u8,
-    pub pad: [u8; 5],
+    pub protocol: u32,
 }
 
 impl ServerKey {
     pub const fn new(scope: u64, port: u16, protocol: u8) -> Self {
-        Self { scope, port, protocol, pad: [0; 5] }
+        Self { scope, port: port as u32, protocol: protocol as u32 }
     }
 }
 
@@ -94,6 +94,9 @@ pub struct Counters {
     pub refused: u64,
     /// Packets that could not be parsed: passed.
     pub unparsed: u64,
+    /// No count: the kernel's tick (`jiffies`) in which a player was last seen on this CPU. Until the next one
+    /// no flow is looked up: the coarse clock would say the same time again.
+    pub player_tick: u64,
 }
 
 /// One conversation with a server.
@@ -141,6 +144,6 @@ pub mod flow_flag {
 const _: () = assert!(size_of::<ServerKey>() == 16);
 const _: () = assert!(size_of::<ServerRef>() == 8);
 const _: () = assert!(size_of::<ServerState>() == 128);
-const _: () = assert!(size_of::<Counters>() == 96);
+const _: () = assert!(size_of::<Counters>() == 104);
 const _: () = assert!(size_of::<FlowKey>() == 28);
 const _: () = assert!(size_of::<Flow>() == 32);

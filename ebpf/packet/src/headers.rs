@@ -9,6 +9,12 @@ pub trait Source {
     fn len(&self) -> u32;
     /// The `N` bytes at `at`; `None` past the end.
     fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+    /// [`Source::load`] for an offset that is one of a few numbers known beforehand: a kernel may have a
+    /// quicker way to these.
+    #[inline(always)]
+    fn load_front<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        self.load(at)
+    }
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -61,12 +67,10 @@ pub enum Fragment {
     Later,
 }
 
-/// The addresses and offsets of a TCP or UDP packet.
+/// The ports and offsets of a TCP or UDP packet. Its addresses are read when they are asked for
+/// ([`source_address`]): most packets' are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// An IPv4 address is mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
     /// Host byte order; 0 in a later fragment.
     pub source_port: u16,
     pub destination_port: u16,
@@ -135,7 +139,7 @@ pub fn network<S: Source>(source: &S, at: u32, ethertype: u16) -> Result<Packet,
 #[inline(always)]
 fn ipv4<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
     // Without options (nearly always) the ports stand right behind the 20 bytes of header.
-    let head = source.load::<24>(at).ok_or(Unparsed::Truncated)?;
+    let head = source.load_front::<24>(at).ok_or(Unparsed::Truncated)?;
     let words = u32::from(head[0] & 0x0f);
     if head[0] >> 4 != 4 || words < 5 {
         return Err(Unparsed::Malformed);
@@ -160,9 +164,7 @@ fn ipv4<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         0 => source.len(),
         total => (at + total).min(source.len()),
     };
-    let mut packet = Packet {
-        source: [0; 16],
-        destination: [0; 16],
+    let packet = Packet {
         source_port: 0,
         destination_port: 0,
         protocol,
@@ -172,14 +174,12 @@ fn ipv4<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         transport,
         end,
     };
-    map_ipv4(&mut packet.source, [head[12], head[13], head[14], head[15]]);
-    map_ipv4(&mut packet.destination, [head[16], head[17], head[18], head[19]]);
     Ok(with_ports(packet, ports))
 }
 
 #[inline(always)]
 fn ipv6<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
-    let head = source.load::<40>(at).ok_or(Unparsed::Truncated)?;
+    let head = source.load_front::<40>(at).ok_or(Unparsed::Truncated)?;
     if head[0] >> 4 != 6 {
         return Err(Unparsed::Malformed);
     }
@@ -217,9 +217,7 @@ fn ipv6<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         0 | 43 | 44 | 60 if !matches!(fragment, Fragment::Later) => return Err(Unparsed::TooDeep),
         _ => return Err(Unparsed::NotTcpOrUdp),
     }
-    let mut packet = Packet {
-        source: [0; 16],
-        destination: [0; 16],
+    let packet = Packet {
         source_port: 0,
         destination_port: 0,
         protocol,
@@ -229,8 +227,6 @@ fn ipv6<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         transport,
         end,
     };
-    packet.source.copy_from_slice(&head[8..24]);
-    packet.destination.copy_from_slice(&head[24..40]);
     if matches!(fragment, Fragment::Later) {
         return Ok(packet);
     }
@@ -238,14 +234,15 @@ fn ipv6<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
     Ok(with_ports(packet, ports))
 }
 
+/// Who sent it; an IPv4 address is mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
 #[inline(always)]
-fn map_ipv4(into: &mut [u8; 16], address: [u8; 4]) {
-    into[10] = 0xff;
-    into[11] = 0xff;
-    into[12] = address[0];
-    into[13] = address[1];
-    into[14] = address[2];
-    into[15] = address[3];
+pub fn source_address<S: Source>(source: &S, packet: &Packet) -> Option<[u8; 16]> {
+    if packet.is_ipv6 {
+        return source.load(packet.network + 8);
+    }
+    let mut address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0];
+    address[12..].copy_from_slice(&source.load::<4>(packet.network + 12)?);
+    Some(address)
 }
 
 #[inline(always)]

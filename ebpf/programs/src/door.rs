@@ -1,16 +1,16 @@
 //! The door: every packet toward a server, at the egress of its veth's host side.
 //!
-//! Awake: one lookup, and at most once a millisecond a look at the flow. Asleep: the flow's class decides.
+//! Awake: one lookup, and once a tick (1 to 10 ms) a look at the flow. Asleep: the flow's class decides.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::classifier,
     programs::TcContext,
 };
 use dormouse_abi::{
     gate::{DRAINING, OPEN, PARK, state as gate_state},
     node,
-    server::{ServerKey, ServerRef, ServerState, server_flag},
+    server::{FlowKey, ServerKey, ServerRef, ServerState, server_flag},
 };
 use dormouse_packet::{
     Class,
@@ -19,14 +19,11 @@ use dormouse_packet::{
 
 use crate::{
     flow::{self, Look},
-    maps::{SERVERS, count, gate, node_value, state},
+    maps::{COUNTERS, SERVERS, count, gate, node_value, state},
     park::{Parked, knock, park},
     skb::Skb,
     verdict::{Hook, Verdict},
 };
-
-/// How long the time of the last player may lag behind, nanoseconds: within it no flow is looked up.
-const PLAYER_RESOLUTION_NS: u64 = 1_000_000;
 
 /// The first device of every network namespace (net/core/dev.c).
 const LOOPBACK_IFINDEX: u32 = 1;
@@ -49,13 +46,13 @@ pub fn empty(_ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn toward_server(skb: Skb) -> Verdict {
-    let Ok(packet) = headers::network(&skb, ETHERNET_LEN, skb.ethertype()) else { return Verdict::Pass };
-    judge(skb, &packet, u64::from(skb.ifindex()))
+    judge(skb, ETHERNET_LEN, u64::from(skb.ifindex()))
 }
 
-/// The part that the TC hook and `cgroup_skb` share.
+/// The part that the TC hook and `cgroup_skb` share; the network header is at `at`.
 #[inline(always)]
-pub fn judge(skb: Skb, packet: &Packet, scope: u64) -> Verdict {
+pub fn judge(skb: Skb, at: u32, scope: u64) -> Verdict {
+    let Ok(packet) = headers::network(&skb, at, skb.ethertype()) else { return Verdict::Pass };
     if packet.fragment == Fragment::Later {
         return Verdict::Pass;
     }
@@ -63,38 +60,56 @@ pub fn judge(skb: Skb, packet: &Packet, scope: u64) -> Verdict {
     // SAFETY: entries are replaced whole by user space; a copy of 8 aligned bytes is never torn.
     let Some(server) = (unsafe { SERVERS.get(&key) }) else { return Verdict::Pass };
     let server = *server;
-    let (Some(word), Some(values)) = (gate(server.slot), state(server.slot)) else { return Verdict::Pass };
-    if server.flags & server_flag::PATH_PROBE != 0 {
-        // SAFETY: a live map value; only our own daemon's test datagrams come here.
-        unsafe { (*values).path_probes += 1 };
-        return Verdict::Consume;
+    if server.flags & (server_flag::PATH_PROBE | server_flag::LOOPBACK_ONLY) != 0 {
+        if server.flags & server_flag::PATH_PROBE != 0 {
+            let Some(values) = state(server.slot) else { return Verdict::Pass };
+            // SAFETY: a live map value; only our own daemon's test datagrams come here.
+            unsafe { (*values).path_probes += 1 };
+            return Verdict::Consume;
+        }
+        if skb.ifindex() != LOOPBACK_IFINDEX {
+            return Verdict::Pass;
+        }
     }
-    if server.flags & server_flag::LOOPBACK_ONLY != 0 && skb.ifindex() != LOOPBACK_IFINDEX {
+    let (Some(word), Some(counters)) = (gate(server.slot), COUNTERS.get_ptr_mut(server.slot)) else {
         return Verdict::Pass;
+    };
+    // SAFETY: a per-CPU element (programs of one CPU do not interrupt one another at this hook); an element of
+    // an array that user space changes word by word; a helper without arguments, which the kernel inlines.
+    unsafe {
+        (*counters).packets += 1;
+        (*counters).bytes += u64::from(skb.len());
+        if gate_state(word.read_volatile()) == OPEN && (*counters).player_tick == bpf_jiffies64() {
+            return Verdict::Pass;
+        }
     }
-    count(server.slot, |counters| {
-        counters.packets += 1;
-        counters.bytes += u64::from(skb.len());
-    });
-    // SAFETY: a live element of an array that user space changes word by word.
+    if look_closer(skb, at, &server) { Verdict::Consume } else { Verdict::Pass }
+}
+
+/// What few packets need: whose it is, and what to do with it; whether it is consumed. A function of its own,
+/// which parses again, so that the others' way keeps its few values in registers.
+#[inline(never)]
+fn look_closer(skb: Skb, at: u32, server: &ServerRef) -> bool {
+    let Ok(packet) = headers::network(&skb, at, skb.ethertype()) else { return false };
+    let (Some(word), Some(values)) = (gate(server.slot), state(server.slot)) else { return false };
+    let Some(key) = flow::key(skb, server, &packet) else { return false };
+    // SAFETY: as in `judge`.
     if gate_state(unsafe { word.read_volatile() }) == OPEN {
-        awake(skb, packet, &server, values);
-        return Verdict::Pass;
+        awake(skb, &packet, server, &key, values);
+        return false;
     }
-    asleep(skb, packet, &server, values, word)
+    asleep(skb, &packet, server, &key, values, word) == Verdict::Consume
 }
 
 #[inline(always)]
-fn awake(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState) {
-    // SAFETY: a helper without arguments; a live map value.
-    let (now, last) = unsafe { (bpf_ktime_get_coarse_ns(), (*values).last_player_ns) };
-    if now.wrapping_sub(last) < PLAYER_RESOLUTION_NS {
-        return;
-    }
-    let look = flow::look(skb, packet, server, &flow::key(server, packet));
+fn awake(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey, values: *mut ServerState) {
+    let look = flow::look(skb, packet, server, key);
     if look.has_payload && look.class == Class::Player {
-        // SAFETY: as above; any of several CPUs' times is right.
-        unsafe { (*values).last_player_ns = now };
+        // SAFETY: a live map value, helpers without arguments; any of several CPUs' times is right.
+        unsafe {
+            (*values).last_player_ns = bpf_ktime_get_coarse_ns();
+            count(server.slot, |counters| counters.player_tick = bpf_jiffies64());
+        }
     }
 }
 
@@ -103,6 +118,7 @@ fn asleep(
     skb: Skb,
     packet: &Packet,
     server: &ServerRef,
+    key: &FlowKey,
     values: *mut ServerState,
     word: *mut u64,
 ) -> Verdict {
@@ -110,11 +126,11 @@ fn asleep(
     if replay != 0 && skb.socket_cookie() == replay {
         return Verdict::Pass;
     }
-    let look = flow::look(skb, packet, server, &flow::key(server, packet));
+    let look = flow::look(skb, packet, server, key);
     if !look.has_payload {
         if look.completes_handshake {
             // A server that speaks first wakes by this; the daemon asks its kernel whether it is true.
-            knock(skb, packet, server, values, Class::Undecided);
+            knock(skb, key, values, Class::Undecided);
         }
         return Verdict::Pass;
     }
@@ -133,21 +149,21 @@ fn asleep(
     // SAFETY: as in `judge`.
     let gate = gate_state(unsafe { word.read_volatile() });
     if (gate == PARK || gate == DRAINING) && server.flags & server_flag::SIGNAL_ONLY == 0 {
-        return hold(skb, packet, server, values, look);
+        return hold(skb, key, values, look);
     }
-    signal(skb, packet, server, values, look);
+    signal(skb, key, values, look);
     Verdict::Pass
 }
 
 /// On the way into or out of a doze, and on roads that can't park: pass, and say who it was.
 #[inline(always)]
-fn signal(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, look: Look) {
+fn signal(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) {
     match look.class {
         Class::Player => {
             wanted(values, Class::Player);
             // SAFETY: a live map value.
             unsafe { (*values).last_player_ns = bpf_ktime_get_coarse_ns() };
-            knock(skb, packet, server, values, Class::Player);
+            knock(skb, key, values, Class::Player);
         }
         Class::Query => asked(values),
         Class::Undecided | Class::Probe | Class::Noise => {}
@@ -155,36 +171,36 @@ fn signal(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerStat
 }
 
 #[inline(always)]
-fn hold(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, look: Look) -> Verdict {
+fn hold(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) -> Verdict {
     match look.class {
         // What is proven not to be the game goes nowhere near the server: some die of it when they run
         // again. The daemon closes a TCP stream's connection in the server's kernel.
         Class::Noise => {
-            count(server.slot, |counters| counters.refused += 1);
-            knock(skb, packet, server, values, Class::Noise);
+            count(key.slot, |counters| counters.refused += 1);
+            knock(skb, key, values, Class::Noise);
             return Verdict::Consume;
         }
         Class::Player => wanted(values, Class::Player),
         Class::Query => asked(values),
         Class::Probe | Class::Undecided => {}
     }
-    match park(skb, packet, server, values, look.class) {
+    match park(skb, key, values, look.class) {
         Parked::Yes => {
-            count(server.slot, |counters| counters.parked += 1);
+            count(key.slot, |counters| counters.parked += 1);
             Verdict::Consume
         }
         Parked::GateMoved => {
-            signal(skb, packet, server, values, look);
+            signal(skb, key, values, look);
             Verdict::Pass
         }
         Parked::NoRoom => {
-            count(server.slot, |counters| counters.no_room += 1);
+            count(key.slot, |counters| counters.no_room += 1);
             // Room is short because somebody floods. Who may be a player passes and wakes; a query on UDP
             // would only push players out of the server's buffer.
             if look.class == Class::Undecided {
                 wanted(values, Class::Undecided);
             }
-            if look.class == Class::Query && packet.protocol == headers::UDP {
+            if look.class == Class::Query && key.protocol == headers::UDP {
                 return Verdict::Consume;
             }
             Verdict::Pass

@@ -37,15 +37,15 @@ impl Look {
 }
 
 #[inline(always)]
-pub fn key(server: &ServerRef, packet: &Packet) -> FlowKey {
-    FlowKey {
-        address: packet.source,
+pub fn key(skb: Skb, server: &ServerRef, packet: &Packet) -> Option<FlowKey> {
+    Some(FlowKey {
+        address: headers::source_address(&skb, packet)?,
         slot: server.slot,
         port: packet.source_port,
         server_port: packet.destination_port,
         protocol: packet.protocol,
         pad: [0; 3],
-    }
+    })
 }
 
 /// Looks the packet's flow up, judges it if it can be judged, and remembers the outcome.

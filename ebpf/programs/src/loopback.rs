@@ -2,7 +2,6 @@
 //! receiving socket's cgroup, where a packet can be signalled, never parked.
 
 use aya_ebpf::{helpers::generated::bpf_skb_cgroup_id, macros::cgroup_skb, programs::SkBuffContext};
-use dormouse_packet::headers;
 
 use crate::{door, skb::Skb};
 
@@ -12,11 +11,9 @@ const PASS: i32 = 1;
 #[cgroup_skb]
 pub fn loopback(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
-    if let Ok(packet) = headers::network(&skb, 0, skb.ethertype()) {
-        // SAFETY: a valid context; the id is that of the receiving socket's cgroup (Linux 5.8).
-        let scope = unsafe { bpf_skb_cgroup_id(skb.raw()) };
-        // SIGNAL_ONLY servers are never consumed, so the verdict can only be to pass.
-        let _ = door::judge(skb, &packet, scope);
-    }
+    // SAFETY: a valid context; the id is that of the receiving socket's cgroup (Linux 5.8).
+    let scope = unsafe { bpf_skb_cgroup_id(skb.raw()) };
+    // SIGNAL_ONLY servers are never consumed, so the verdict can only be to pass.
+    let _ = door::judge(skb, 0, scope);
     PASS
 }

@@ -6,9 +6,9 @@ use dormouse_abi::{
     gate::{DRAINING, ONE_IN_FLIGHT, PARK, state},
     node,
     record::{HEADER_LEN, KNOCK, PARKED, RecordHeader, SIZES},
-    server::{ServerRef, ServerState},
+    server::{FlowKey, ServerState},
 };
-use dormouse_packet::{Class, headers::Packet, headers::Source as _};
+use dormouse_packet::{Class, headers::Source as _};
 
 use crate::{
     atomic::{fetch_add_u32, fetch_add_u64, fetch_sub_u64},
@@ -30,14 +30,14 @@ pub enum Parked {
 
 /// Counts first and decides by the gate that the same operation read; then copies the packet.
 #[inline(always)]
-pub fn park(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, class: Class) -> Parked {
-    let Some(word) = gate(server.slot) else { return Parked::NoRoom };
+pub fn park(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class) -> Parked {
+    let Some(word) = gate(key.slot) else { return Parked::NoRoom };
     let before = fetch_add_u64(word, ONE_IN_FLIGHT);
     if state(before) != PARK && state(before) != DRAINING {
         fetch_sub_u64(word, ONE_IN_FLIGHT);
         return Parked::GateMoved;
     }
-    if record(skb, packet, server, values, class) {
+    if record(skb, key, values, class) {
         return Parked::Yes;
     }
     fetch_sub_u64(word, ONE_IN_FLIGHT);
@@ -47,22 +47,22 @@ pub fn park(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerSt
 /// Tells the daemon of a packet that it does not get. Lost when there is no room: the flags in the state
 /// array are what a wake depends on.
 #[inline(always)]
-pub fn knock(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, class: Class) {
-    let Some(quota) = take_quota(packet, server, values, HEADER_LEN as u32) else { return };
+pub fn knock(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class) {
+    let Some(quota) = take_quota(key, values, HEADER_LEN as u32) else { return };
     let Some(mut entry) = RING.reserve::<RecordHeader>(0) else { return quota.give_back() };
-    entry.write(header(skb, packet, server, values, class, KNOCK, 0, quota.bucket));
+    entry.write(header(skb, key, values, class, KNOCK, 0, quota.bucket));
     entry.submit(0);
 }
 
 #[inline(always)]
-fn record(skb: Skb, packet: &Packet, server: &ServerRef, values: *mut ServerState, class: Class) -> bool {
+fn record(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class) -> bool {
     let len = skb.len();
     if len as usize <= SIZES[0] {
-        sized::<{ SIZES[0] }>(skb, packet, server, values, class, len)
+        sized::<{ SIZES[0] }>(skb, key, values, class, len)
     } else if len as usize <= SIZES[1] {
-        sized::<{ SIZES[1] }>(skb, packet, server, values, class, len)
+        sized::<{ SIZES[1] }>(skb, key, values, class, len)
     } else {
-        sized::<{ SIZES[2] }>(skb, packet, server, values, class, len)
+        sized::<{ SIZES[2] }>(skb, key, values, class, len)
     }
 }
 
@@ -74,17 +74,10 @@ struct Record<const N: usize> {
 }
 
 #[inline(always)]
-fn sized<const N: usize>(
-    skb: Skb,
-    packet: &Packet,
-    server: &ServerRef,
-    values: *mut ServerState,
-    class: Class,
-    len: u32,
-) -> bool {
+fn sized<const N: usize>(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class, len: u32) -> bool {
     // The verifier wants the bound on the very register that is used as the length.
     let Some(len) = bounded(len, N as u64) else { return false };
-    let Some(quota) = take_quota(packet, server, values, size_of::<Record<N>>() as u32) else { return false };
+    let Some(quota) = take_quota(key, values, size_of::<Record<N>>() as u32) else { return false };
     let Some(mut entry) = RING.reserve::<Record<N>>(0) else {
         quota.give_back();
         return false;
@@ -92,7 +85,7 @@ fn sized<const N: usize>(
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points at a reserved entry of exactly this size; len <= N.
     let copied = unsafe {
-        (*record).header = header(skb, packet, server, values, class, PARKED, len as u32, quota.bucket);
+        (*record).header = header(skb, key, values, class, PARKED, len as u32, quota.bucket);
         skb.copy_to(0, (&raw mut (*record).bytes).cast(), len as u32)
     };
     if copied {
@@ -107,8 +100,8 @@ fn sized<const N: usize>(
 #[inline(always)]
 fn header(
     skb: Skb,
-    packet: &Packet,
-    server: &ServerRef,
+    key: &FlowKey,
+
     values: *mut ServerState,
     class: Class,
     kind: u8,
@@ -121,17 +114,17 @@ fn header(
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
         sequence,
-        slot: server.slot,
+        slot: key.slot,
         ifindex: skb.ifindex(),
         len,
         gso_size: skb.gso_size(),
         kind,
         class: class as u8,
         source_bucket: bucket as u16,
-        port: packet.source_port,
-        server_port: packet.destination_port,
-        address: packet.source,
-        protocol: packet.protocol,
+        port: key.port,
+        server_port: key.server_port,
+        address: key.address,
+        protocol: key.protocol,
         pad: [0; 7],
     }
 }
@@ -153,8 +146,8 @@ impl Quota {
 }
 
 #[inline(always)]
-fn take_quota(packet: &Packet, server: &ServerRef, values: *mut ServerState, bytes: u32) -> Option<Quota> {
-    let bucket = source_bucket(packet, server.slot);
+fn take_quota(key: &FlowKey, values: *mut ServerState, bytes: u32) -> Option<Quota> {
+    let bucket = source_bucket(key);
     let source = QUOTAS.get_ptr_mut(bucket)?;
     // SAFETY: a live map value.
     let of_server = unsafe { &raw mut (*values).parked_bytes };
@@ -171,14 +164,14 @@ fn take_quota(packet: &Packet, server: &ServerRef, values: *mut ServerState, byt
 /// The quota counter of a source at a server: a seeded mix (the finaliser of MurmurHash3), so that nobody
 /// can choose whom to share one with.
 #[inline(always)]
-fn source_bucket(packet: &Packet, slot: u32) -> u32 {
-    let a = &packet.source;
+fn source_bucket(key: &FlowKey) -> u32 {
+    let a = &key.address;
     let words = [
         u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
         u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
         u32::from_ne_bytes([a[8], a[9], a[10], a[11]]),
         u32::from_ne_bytes([a[12], a[13], a[14], a[15]]),
-        slot,
+        key.slot,
     ];
     let mut hash = node_value(node::SEED) as u32;
     for word in words {

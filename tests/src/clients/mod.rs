@@ -63,7 +63,7 @@ fn tcp_to(to: SocketAddr, timeout: Duration) -> Result<TcpStream> {
 }
 
 /// `tcpi_total_retrans` of TCP_INFO (tcp(7)).
-fn retransmissions(stream: &TcpStream) -> io::Result<u32> {
+pub fn retransmissions(stream: &TcpStream) -> io::Result<u32> {
     Ok(tcp_info(stream)?.tcpi_total_retrans)
 }
 

@@ -36,7 +36,7 @@ fn plain_ipv4_udp() {
     let f = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 33, 0, UDP), UDP_HELLO]);
     let p = ethernet(&f.as_slice()).unwrap();
     assert_eq!((p.source_port, p.destination_port), (1234, 25565));
-    assert_eq!(p.source[10..], [0xff, 0xff, 10, 0, 0, 1]);
+    assert_eq!(source_address(&f.as_slice(), &p).unwrap()[10..], [0xff, 0xff, 10, 0, 0, 1]);
     assert_eq!(p.fragment, Fragment::Whole);
     assert_eq!(datagram(&p), (42, 5));
 }

@@ -1,0 +1,41 @@
+//! The benches: `bench NAME [--quick]` measures, prints what was found, and ends with one line of JSON. Run
+//! through `scripts/bench`; needs root.
+
+mod fastpath;
+mod login;
+mod report;
+mod sleepers;
+mod stats;
+mod throughput;
+mod wake_doze;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+#[derive(Parser)]
+struct Args {
+    name: Name,
+    /// Fewer rounds: to see that it works, not for a verdict.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// What the door costs an awake server.
+    Fastpath,
+    /// Waking from a doze against a server that never sleeps.
+    WakeDoze,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    println!("load average before: {}", report::load());
+    let (name, figures) = match args.name {
+        Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
+        Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
+    };
+    Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,236 @@
+//! Waking from a doze against a server that never sleeps: from the packet that wakes to the first answer, by
+//! the door's clock on both sides.
+//!
+//! Asked = the flow's `last_ns`, written where the door looks at the client's payload; answered = `answer_ns`,
+//! written where it sees the server's. The same two lines of the same programs time both sides. For the
+//! sleeper `last_ns` is written before the packet is parked; the replay skips that line.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use dormouse_daemon::sleep::Woken;
+use dormouse_packet::Game;
+use dormouse_tests::{clients::retransmissions, servers::echo, topology::Transport};
+
+use crate::{
+    login,
+    report::{Figure, Goal},
+    sleepers::{Behind, Sleepers},
+    stats::{bootstrap, median, quantile},
+};
+
+const PORT: u16 = 7100;
+/// Sleepers that doze at the same time; they are woken one after the other.
+const SLEEPERS: usize = 8;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the first and the second datagram (the second one wakes), and between a handshake and its payload.
+const GAP: Duration = Duration::from_millis(1);
+/// The door times a packet of an awake server once in a tick of the kernel (at most 10 ms): each question is
+/// the first of its tick.
+const TICK: Duration = Duration::from_millis(11);
+
+/// The samples of one round, microseconds at the door.
+#[derive(Default)]
+struct Round {
+    /// By transport (TCP, UDP) and side (awake, asleep).
+    samples: [[Vec<f64>; 2]; 2],
+}
+
+#[derive(Default)]
+struct Faults {
+    failed: u64,
+    retransmissions: u64,
+}
+
+const TCP: usize = 0;
+const UDP: usize = 1;
+const AWAKE: usize = 0;
+const ASLEEP: usize = 1;
+
+/// Measures.
+pub fn run(quick: bool) -> Result<Vec<Figure>> {
+    let (rounds, wakes) = if quick { (10, 1_000) } else { (20, 10_000) };
+    let mut stand = Sleepers::new(SLEEPERS as u8 + 1)?;
+    let mut behind = vec![];
+    for index in 0..=SLEEPERS {
+        behind.push(stand.add(index, PORT, Game::GenericTcp, |place| echo::start(place, PORT))?);
+    }
+    let (awake, asleep) = behind.split_last().context("servers")?;
+    let mut faults = Faults::default();
+    let mut phases = vec![];
+    let mut measured = vec![];
+    let cycles = wakes / rounds / (2 * SLEEPERS);
+    for number in 0..rounds {
+        let mut round = Round::default();
+        for _ in 0..cycles.max(1) {
+            // A B B A.
+            always_awake(&stand, awake, &mut round, &mut faults);
+            wake_all(&mut stand, asleep, &mut round, &mut faults, &mut phases)?;
+            wake_all(&mut stand, asleep, &mut round, &mut faults, &mut phases)?;
+            always_awake(&stand, awake, &mut round, &mut faults);
+        }
+        let middle = |transport: usize, side: usize| median(&round.samples[transport][side]);
+        println!(
+            "round {number}: p50 µs awake/asleep: TCP {:.0}/{:.0}, UDP {:.0}/{:.0}",
+            middle(TCP, AWAKE),
+            middle(TCP, ASLEEP),
+            middle(UDP, AWAKE),
+            middle(UDP, ASLEEP)
+        );
+        measured.push(round);
+    }
+    drop(behind);
+    drop(stand);
+    tell(&measured, &phases);
+    let mut figures = vec![
+        Figure::count("failed", faults.failed),
+        Figure::count("retransmissions", faults.retransmissions),
+        Figure::new("tcp_p50_ratio", p50_ratio(&measured, TCP), Goal::AtMost(2.0)),
+        Figure::new(
+            "tcp_p99_ratio",
+            bootstrap(&measured, |drawn| pooled_p99(drawn, TCP, ASLEEP) / pooled_p99(drawn, TCP, AWAKE)),
+            if quick { Goal::Reported } else { Goal::AtMost(5.0) },
+        ),
+        Figure::new("udp_p50_ratio", p50_ratio(&measured, UDP), Goal::AtMost(3.0)),
+        Figure::new(
+            "udp_p99_added_ms",
+            bootstrap(&measured, |drawn| {
+                (pooled_p99(drawn, UDP, ASLEEP) - pooled_p99(drawn, UDP, AWAKE)) / 1000.0
+            }),
+            if quick { Goal::Reported } else { Goal::AtMost(2.0) },
+        ),
+    ];
+    figures.push(login::run(if quick { 4 } else { 10 })?);
+    Ok(figures)
+}
+
+fn p50_ratio(rounds: &[Round], transport: usize) -> crate::stats::Estimate {
+    bootstrap(rounds, |drawn| {
+        let ratios: Vec<f64> = drawn
+            .iter()
+            .map(|round| median(&round.samples[transport][ASLEEP]) / median(&round.samples[transport][AWAKE]))
+            .collect();
+        median(&ratios)
+    })
+}
+
+fn pooled_p99(rounds: &[&Round], transport: usize, side: usize) -> f64 {
+    let pooled: Vec<f64> =
+        rounds.iter().flat_map(|round| round.samples[transport][side].iter().copied()).collect();
+    quantile(&pooled, 0.99)
+}
+
+fn tell(rounds: &[Round], phases: &[Woken]) {
+    let all: Vec<&Round> = rounds.iter().collect();
+    for (transport, name) in [(TCP, "TCP"), (UDP, "UDP")] {
+        for (side, word) in [(AWAKE, "awake"), (ASLEEP, "asleep")] {
+            let pooled: Vec<f64> =
+                all.iter().flat_map(|round| round.samples[transport][side].iter().copied()).collect();
+            println!(
+                "{name} {word}: {} samples, µs p50 {:.1} p90 {:.1} p99 {:.1} max {:.1}",
+                pooled.len(),
+                median(&pooled),
+                quantile(&pooled, 0.9),
+                quantile(&pooled, 0.99),
+                quantile(&pooled, 1.0)
+            );
+        }
+    }
+    let phase = |name: &str, of: &dyn Fn(&Woken) -> u64| {
+        let micros: Vec<f64> = phases.iter().map(|woken| of(woken) as f64 / 1000.0).collect();
+        println!("wake, {name}: µs p50 {:.1} p99 {:.1}", median(&micros), quantile(&micros, 0.99));
+    };
+    phase("knock → decided", &|w| w.decided_ns.saturating_sub(w.knocked_ns.unwrap_or(w.decided_ns)));
+    phase("decided → thawed", &|w| w.thawed_ns - w.decided_ns);
+    phase("thawed → replayed, gate open", &|w| w.opened_ns - w.thawed_ns);
+}
+
+fn always_awake(stand: &Sleepers, awake: &Behind, round: &mut Round, faults: &mut Faults) {
+    for index in 0..SLEEPERS {
+        one(stand, awake, index, AWAKE, round, faults);
+    }
+}
+
+/// All doze, then each is woken.
+fn wake_all(
+    stand: &mut Sleepers,
+    asleep: &[Behind],
+    round: &mut Round,
+    faults: &mut Faults,
+    phases: &mut Vec<Woken>,
+) -> Result<()> {
+    thread::scope(|scope| {
+        let dozing: Vec<_> = asleep.iter().map(|server| scope.spawn(|| server.doze())).collect();
+        dozing.into_iter().try_for_each(|one| one.join().expect("dozing returns its errors"))
+    })?;
+    for (index, server) in asleep.iter().enumerate() {
+        ensure!(server.cgroup.is_frozen()?, "{} does not sleep", server.sleeper.name);
+        one(stand, server, index, ASLEEP, round, faults);
+        // The answer may come before the way out has ended.
+        drop(server.sleeper.ways());
+        ensure!(!server.sleeper.is_asleep(), "{} sleeps on", server.sleeper.name);
+    }
+    phases.extend(stand.woken().into_iter().map(|(_, woken)| woken));
+    Ok(())
+}
+
+fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut Round, faults: &mut Faults) {
+    thread::sleep(TICK);
+    let transport = if index.is_multiple_of(2) { TCP } else { UDP };
+    let asked = stand
+        .topology
+        .client
+        .run(|| if transport == TCP { ask_tcp(server, side) } else { ask_udp(server, side) });
+    let timed = asked.and_then(|(client, again)| {
+        faults.retransmissions += u64::from(again);
+        server.at_the_door(if transport == TCP { Transport::Tcp } else { Transport::Udp }, client)
+    });
+    match timed {
+        Ok(took) => round.samples[transport][side].push(took.as_secs_f64() * 1e6),
+        Err(error) => {
+            println!("failed: {error:#}");
+            faults.failed += 1;
+        }
+    }
+}
+
+/// The connection is made first, with the server asleep: its first payload is the question.
+fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
+    let mut stream = TcpStream::connect_timeout(&server.address, TIMEOUT)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    thread::sleep(GAP);
+    if side == AWAKE {
+        server.await_answer();
+    }
+    stream.write_all(b"hello")?;
+    let len = stream.read(&mut [0; 256])?;
+    ensure!(len != 0, "closed without an echo");
+    Ok((stream.local_addr()?, retransmissions(&stream)?))
+}
+
+fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(server.address)?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    let mut buffer = [0; 256];
+    let start = Instant::now();
+    socket.send(b"first")?;
+    if side == AWAKE {
+        socket.recv(&mut buffer).context("the first datagram's echo")?;
+        server.await_answer();
+    }
+    thread::sleep(GAP.saturating_sub(start.elapsed()));
+    socket.send(b"second")?;
+    // Asleep, the first datagram's echo comes now too.
+    let echoes = if side == AWAKE { 1 } else { 2 };
+    for _ in 0..echoes {
+        socket.recv(&mut buffer).context("an echo")?;
+    }
+    Ok((socket.local_addr()?, 0))
+}
