@@ -1,6 +1,7 @@
 //! Minecraft Java (flying-squid): pings, scans and players of a dozing server.
 
 use std::{
+    io::Write,
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -101,4 +102,20 @@ fn a_storm_of_connections_wakes_nobody_and_players_get_in_after_it() {
     let answer = stand.node.client.run(|| clients::minecraft::login(to, "after", TIMEOUT)).unwrap();
     assert_eq!(answer.retransmissions, 0, "{}", stand.daemon.log());
     assert_eq!(stand.events(EventKind::Wake).len(), 1);
+}
+
+#[test]
+fn who_connected_before_a_short_thaw_is_judged_after_it_too() {
+    let stand = dozing();
+    let to = stand.address();
+    stand.node.client.run(|| {
+        let mut silent = TcpStream::connect_timeout(&to, TIMEOUT).unwrap();
+        // The thaw in which this is answered also accepts the silent one.
+        clients::minecraft::status(to, TIMEOUT).unwrap();
+        stand.assert_never_woken();
+        silent.write_all(&scan::Probe::Http.bytes()).unwrap();
+    });
+    stand.until_why("refused", |why| why.refused.scans > 0);
+    thread::sleep(Duration::from_secs(3));
+    stand.assert_never_woken();
 }

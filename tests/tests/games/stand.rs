@@ -36,6 +36,7 @@ pub enum Plays {
     Luanti,
     DdNet,
     Echo,
+    EchoUdp,
     /// MiB of live heap.
     Heap(u32),
     /// `max-tick-time`, ms.
@@ -48,7 +49,7 @@ impl Plays {
             Self::Minecraft => minecraft::start(place, PORT),
             Self::Luanti => luanti::start(place, PORT),
             Self::DdNet => ddnet::start(place, PORT),
-            Self::Echo => echo::start(place, PORT),
+            Self::Echo | Self::EchoUdp => echo::start(place, PORT),
             Self::Heap(mib) => java::heap(place, PORT, mib),
             Self::Tick(max_tick_time_ms) => java::tick(place, PORT, max_tick_time_ms),
         }
@@ -56,7 +57,7 @@ impl Plays {
 
     fn transport(self) -> Transport {
         match self {
-            Self::Luanti | Self::DdNet => Transport::Udp,
+            Self::Luanti | Self::DdNet | Self::EchoUdp => Transport::Udp,
             _ => Transport::Tcp,
         }
     }
@@ -77,12 +78,22 @@ pub struct Plan<'a> {
     pub limits: &'a str,
     pub mode: &'a str,
     pub asserted: &'a [(&'a str, &'a str)],
+    pub network: Network,
+}
+
+/// Where the server listens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// In its pod, published by a hostPort.
+    Pod,
+    /// In the node's own namespace.
+    Host,
 }
 
 impl<'a> Plan<'a> {
     /// May doze, all vouched for.
     pub fn new(plays: Plays, profile: &'a str) -> Self {
-        Self { plays, profile, limits: QUICK, mode: "full", asserted: VOUCHED }
+        Self { plays, profile, limits: QUICK, mode: "full", asserted: VOUCHED, network: Network::Pod }
     }
 }
 
@@ -97,8 +108,14 @@ impl Stand {
     pub fn new(plan: &Plan<'_>) -> Self {
         let node = Node::create(1).unwrap();
         let cgroup = Cgroup::create("game").unwrap();
-        let server = plan.plays.start(Place::new(&node.pods[0].netns, &cgroup)).unwrap();
-        node.publish(0, Road::HostPort, plan.plays.transport(), PORT, PORT).unwrap();
+        let netns = match plan.network {
+            Network::Pod => &node.pods[0].netns,
+            Network::Host => &node.netns,
+        };
+        let server = plan.plays.start(Place::new(netns, &cgroup)).unwrap();
+        if plan.network == Network::Pod {
+            node.publish(0, Road::HostPort, plan.plays.transport(), PORT, PORT).unwrap();
+        }
         let mut daemon = Daemon::prepare().unwrap();
         let file = ServerFile {
             name: NAME,
@@ -112,6 +129,11 @@ impl Stand {
         let stand = Self { daemon, server, cgroup, node };
         stand.until("watched", |server| server.note.as_deref() != Some("being looked for"));
         stand
+    }
+
+    /// Where the server (and its next one) runs.
+    pub fn place(&self) -> Place<'_> {
+        Place::new(&self.node.pods[0].netns, &self.cgroup)
     }
 
     /// The node's own address, from where a hostPort leads to the pod; IPv4.
