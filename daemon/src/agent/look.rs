@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Transport,
-    discover::{process, selector::Selector},
+    discover::{link::HostEnd, process, selector::Selector},
     limits::{Mode, Reaction},
     sleep::Manners,
     stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
@@ -196,7 +196,7 @@ impl Agent {
         if gone || moved {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
-        if here.brought.host_ends.iter().any(|end| nix::net::if_::if_indextoname(end.ifindex).is_err()) {
+        if !here.brought.host_ends.iter().all(is_there) {
             return self.re_hang(name);
         }
         let observation = self.observe(name);
@@ -225,9 +225,6 @@ impl Agent {
         let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
         let slot = managed.slot;
         if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
-            if let Some(demotion) = here.machine.why().demotion {
-                self.demoted(name, &demotion);
-            }
             let place = Arc::clone(&self.place);
             place.node.arrays.set_gate(slot, gate::OPEN);
             let _ = here.brought.sleeper.wake_waiting();
@@ -328,6 +325,11 @@ impl Agent {
         }
         self.feed(name, Event::Knock { class, from: Some(from) });
     }
+}
+
+/// By number and name: nix 0.30 tells of a number that is gone as of an empty name.
+fn is_there(end: &HostEnd) -> bool {
+    nix::net::if_::if_indextoname(end.ifindex).is_ok_and(|name| name.to_bytes() == end.name.as_bytes())
 }
 
 fn cpu_percent(last: &mut Option<(Instant, std::time::Duration)>, cgroup: &std::path::Path) -> u32 {

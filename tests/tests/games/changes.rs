@@ -33,7 +33,8 @@ fn files_below(folder: &Path) -> Vec<String> {
 
 fn gone(stand: &Stand) {
     stand.until("seen to be gone", |server| {
-        server.stage == Stage::Awake && server.note.as_deref().is_some_and(|note| note.contains("gone"))
+        server.stage == Stage::Awake
+            && server.note.as_deref().is_some_and(|note| note.contains("not running"))
     });
 }
 
@@ -68,8 +69,6 @@ fn a_server_killed_while_frozen_leaves_nothing_and_its_next_process_is_watched()
 #[test]
 fn a_server_that_restarts_in_its_cgroup_is_watched_anew() {
     let mut stand = echo();
-    stand.doze();
-    stand.daemon.wake(crate::stand::NAME).unwrap();
     // The old process is gone before the daemon looks, and the new one is there.
     stand.server.process.signal(Signal::SIGKILL).unwrap();
     stand.server.process.wait(SOON).unwrap();

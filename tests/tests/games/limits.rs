@@ -68,7 +68,9 @@ fn a_server_that_dies_of_its_freeze_is_not_frozen_again() {
     let status = stand.server.process.wait(SOON).unwrap();
     assert_eq!(status.code(), Some(WATCHDOG_EXIT));
 
-    stand.until("seen to be gone", |server| server.note.as_deref().is_some_and(|note| note.contains("gone")));
+    stand.until("seen to be gone", |server| {
+        server.note.as_deref().is_some_and(|note| note.contains("not running"))
+    });
     let demoted = stand.events(EventKind::Demoted);
     let [event] = &demoted[..] else { panic!("{demoted:?}\n{}", stand.daemon.log()) };
     assert!(event.detail.as_deref().unwrap_or_default().contains("died"), "{event:?}");
