@@ -78,7 +78,7 @@ impl Agent {
         let (generation, outbox) = (managed.generation, self.outbox.clone());
         tokio::spawn(async move {
             let grace = GRACE.min(server.limits.min_awake);
-            let canary = Canary { server: &server, main, ports: &ports, address, grace };
+            let canary = Canary { server: &server, main, ports: &ports, address, grace, patience: GRACE };
             let outcome = match canary.watch(move || sleeper.list_sockets()).await {
                 Outcome::Ok => Ok(()),
                 Outcome::Failed { reason } => Err(reason),

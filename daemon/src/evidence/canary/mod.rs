@@ -36,11 +36,15 @@ pub struct Canary<'a> {
     pub ports: &'a [PortSpec],
     /// Where the server's own network namespace takes status queries from the node.
     pub address: IpAddr,
+    /// How long a server that is ready is watched.
     pub grace: Duration,
+    /// How long it may take to be ready: a world that is being loaded for the player who woke it keeps a
+    /// server from its sockets for seconds on a busy machine.
+    pub patience: Duration,
 }
 
 impl Canary<'_> {
-    /// Watches until the grace is over, or the process is gone. `sockets` lists those of the server's
+    /// Watches until it was ready and the grace is over, or the process is gone. `sockets` lists those of the server's
     /// namespace; it may block.
     pub async fn watch<E: fmt::Display>(
         &self,
@@ -48,7 +52,8 @@ impl Canary<'_> {
     ) -> Outcome {
         let sockets = Arc::new(sockets);
         let started = Instant::now();
-        let deadline = started + self.grace;
+        let settled = started + self.grace;
+        let patience = started + self.patience.max(self.grace);
         let mut queues = Queues::default();
         let mut ready = Err("it was not looked at".to_owned());
         loop {
@@ -74,15 +79,16 @@ impl Canary<'_> {
                     reason: format!("its process {} died {after} s after the wake", main.pid),
                 };
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= if ready.is_ok() { settled } else { patience } {
                 break;
             }
             if ready.is_err() {
                 ready = match seen {
-                    Ok(seen) => self.is_ready(&seen, &mut queues, deadline).await,
+                    Ok(seen) => self.is_ready(&seen, &mut queues, patience).await,
                     Err(why) => Err(format!("its sockets can't be listed: {why}")),
                 };
             }
+            let deadline = if ready.is_ok() { settled } else { patience };
             sleep_until(deadline.min(Instant::now() + LOOK_EVERY)).await;
         }
         match ready {

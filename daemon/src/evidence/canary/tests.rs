@@ -1,4 +1,5 @@
 use std::net::{TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -47,8 +48,8 @@ impl Bench {
         sockets: impl Fn() -> Sockets + Send + Sync + 'static,
     ) -> Outcome {
         let address = IpAddr::from([127, 0, 0, 1]);
-        let canary =
-            Canary { server: &self.server, main: self.process.id(), ports: &self.ports, address, grace };
+        let (server, main, ports) = (&self.server, self.process.id(), &self.ports);
+        let canary = Canary { server, main, ports, address, grace, patience: grace };
         canary.watch(move || Ok::<_, NetlinkError>(sockets())).await
     }
 }
@@ -82,6 +83,20 @@ async fn listening_means_that_the_queues_move() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_slow_to_be_ready_is_waited_for() {
+    let bench = Bench::new("ready = \"listening\"", &[TCP]);
+    let (server, main, ports) = (&bench.server, bench.process.id(), &bench.ports);
+    let (grace, patience) = (Duration::from_secs(1), GRACE);
+    let canary = Canary { server, main, ports, address: IpAddr::from([127, 0, 0, 1]), grace, patience };
+    let looks = AtomicU32::new(0);
+    let slow = move || {
+        let busy = looks.fetch_add(1, SeqCst) < 5;
+        Ok::<_, NetlinkError>(seen(u32::from(busy), 0))
+    };
+    assert_eq!(canary.watch(slow).await, Outcome::Ok);
+}
+
+#[tokio::test(start_paused = true)]
 async fn sockets_that_cannot_be_listed_are_a_failure() {
     let bench = Bench::new("ready = \"listening\"", &[TCP]);
     let canary = Canary {
@@ -90,6 +105,7 @@ async fn sockets_that_cannot_be_listed_are_a_failure() {
         ports: &bench.ports,
         address: IpAddr::from([127, 0, 0, 1]),
         grace: Duration::from_secs(2),
+        patience: Duration::from_secs(2),
     };
     assert_eq!(
         reason(canary.watch(|| Err("no CAP_NET_ADMIN")).await),
