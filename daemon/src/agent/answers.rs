@@ -56,7 +56,7 @@ impl Agent {
                 super::managed::Presence::Absent { reason, .. } => reason.as_str(),
                 _ => "it is being looked for",
             };
-            return Err(Problem::refused(format!("{name} can't be moved: {reason}")));
+            return Err(Problem::refused(format!("it can't be moved: {reason}")));
         }
         Ok(managed)
     }
