@@ -5,6 +5,7 @@ pub mod agent;
 pub mod config;
 pub mod discover;
 pub mod door;
+mod failpoint;
 pub mod guard;
 pub mod limits;
 pub mod memory;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     door::monotonic_ns,
+    failpoint,
     limits::DozeBy,
     memory::{
         Cancel,
@@ -109,7 +110,10 @@ impl Agent {
                     let _ = sleeper.wake_waiting();
                     Done::DozeAborted { reason: "dormouse is off".to_owned() }
                 }
-                Ok(_) => Done::Dozed { by, size_bytes },
+                Ok(_) => {
+                    failpoint::at("doze-done");
+                    Done::Dozed { by, size_bytes }
+                }
                 Err(error) => Done::DozeAborted { reason: error.to_string() },
             }
         });

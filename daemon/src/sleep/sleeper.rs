@@ -17,6 +17,7 @@ use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
     door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
+    failpoint,
     limits::{DozeBy, FirstSpeaker},
     memory::Cancel,
     netns::NamespaceSockets,
@@ -215,6 +216,7 @@ impl Clerk {
         let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
             for (log, seqs) in receiver {
+                failpoint::at("clerk-begun");
                 if let Err(error) = log.undone(&seqs) {
                     tracing::warn!(
                         ?error,

@@ -9,7 +9,7 @@ use std::{
 use dormouse_abi::gate::{PARK, SIGNAL};
 
 use super::{DozeAborted, Sleeper, WakeError, Ways, Woken};
-use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, limits::DozeBy};
+use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, failpoint, limits::DozeBy};
 
 /// How often the thaw may be repeated while something still waits, before the server counts as busy.
 const ROUNDS: u32 = 3;
@@ -42,6 +42,7 @@ impl Sleeper {
         for _ in 0..ROUNDS {
             let started_ns = monotonic_ns();
             ways.freezer.thaw()?;
+            failpoint::at("query-thawed");
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
             replayed += self.drain(SIGNAL);
             self.let_run(&mut ways, longest);
@@ -49,6 +50,7 @@ impl Sleeper {
                 return Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came"));
             }
             ways.freezer.freeze(DEFAULT_TIMEOUT)?;
+            failpoint::at("query-frozen");
             match self.look_again(&mut ways, started_ns) {
                 Ok(older_connections) => {
                     if let Some(asleep) = &mut ways.asleep {
