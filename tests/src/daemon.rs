@@ -130,7 +130,11 @@ impl Daemon {
 
     /// Runs the daemon in a namespace, until it answers.
     pub fn start(&mut self, netns: &Netns) -> Result<()> {
-        let command = self.command()?;
+        self.start_as(netns, self.command()?)
+    }
+
+    /// As [`Daemon::start`], by a command line of the caller's.
+    pub fn start_as(&mut self, netns: &Netns, command: Command) -> Result<()> {
         let mut process = Process::spawn("dormoused", command, Place::netns(netns))?;
         let socket = self.path("run/dormouse.sock");
         process

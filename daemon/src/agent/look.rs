@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Transport,
-    discover::{process, selector::Selector, sockets},
+    discover::{link, process, selector::Selector, sockets},
     limits::{Mode, Reaction},
     sleep::Manners,
     stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
@@ -196,7 +196,7 @@ impl Agent {
         if gone || moved {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
-        if here.brought.host_ends.iter().any(|end| nix::net::if_::if_indextoname(end.ifindex).is_err()) {
+        if here.brought.host_ends.iter().any(|end| link::name_of(end.ifindex).is_err()) {
             return self.re_hang(name);
         }
         let observation = self.observe(name);
