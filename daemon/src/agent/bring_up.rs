@@ -32,6 +32,7 @@ use crate::{
         sockets,
     },
     door::{Attachment, DoorError},
+    failpoint,
     limits::DozeBy,
     netns::{Helper, NamespaceSockets, NetnsError},
     sleep::{Asleep, Manners, Node, Sleeper, Ways},
@@ -193,11 +194,15 @@ impl Place {
                 }
                 Ok(veths) => {
                     for veth in veths {
+                        failpoint::at("attach-begun");
                         let attachment = self.node.door().attach(veth.host_end.ifindex)?;
+                        failpoint::at("attach-done");
                         self.note_attachment(wanted, &attachment)?;
                         attachments.push(attachment);
+                        failpoint::at("attach-noted");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
+                        failpoint::at("watched");
                         match routable(&veth) {
                             Ok(routable) => {
                                 address = routable;

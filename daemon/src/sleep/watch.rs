@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Node, Sleeper, Woken};
 use crate::{
     door::{Knock, Record, monotonic_ns},
+    failpoint,
     limits::FirstSpeaker,
 };
 
@@ -94,6 +95,7 @@ impl Node {
         let Some(sleeper) = self.slots.get(slot).or_else(|| self.keep_early(slot, &record)) else { return };
         let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
         if let Record::Parked(parked) = record {
+            failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
