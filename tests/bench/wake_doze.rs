@@ -30,10 +30,6 @@ const SLEEPERS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the first and the second datagram (the second one wakes), and between a handshake and its payload.
 const GAP: Duration = Duration::from_millis(1);
-/// The door times a packet of an awake server once in a tick of the kernel (at most 10 ms): each question is
-/// the first of its tick.
-const TICK: Duration = Duration::from_millis(11);
-
 /// The samples of one round, microseconds at the door.
 #[derive(Default)]
 struct Round {
@@ -180,7 +176,6 @@ fn wake_all(
 }
 
 fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut Round, faults: &mut Faults) {
-    thread::sleep(TICK);
     let transport = if index.is_multiple_of(2) { TCP } else { UDP };
     let asked = stand
         .topology
@@ -205,6 +200,7 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     thread::sleep(GAP);
+    next_tick();
     if side == AWAKE {
         server.await_answer();
     }
@@ -214,11 +210,22 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     Ok((stream.local_addr()?, retransmissions(&stream)?))
 }
 
+/// The door times a packet of an awake server once in a tick of the kernel: each question is the first of its
+/// tick, on both sides. The coarse clock moves with the tick.
+fn next_tick() {
+    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    let before = now();
+    while now() == before {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
 fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(server.address)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut buffer = [0; 256];
+    next_tick();
     let start = Instant::now();
     socket.send(b"first")?;
     if side == AWAKE {
