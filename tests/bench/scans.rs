@@ -194,7 +194,9 @@ impl Stand {
             ("Minecraft", &|| {
                 clients::node::minecraft_join(Place::netns(client), at(MINECRAFT), "bench", Duration::ZERO)
             }),
-            ("Luanti", &|| client.run(|| clients::luanti::join(at(LUANTI), "bench", Duration::from_secs(20)))),
+            ("Luanti", &|| {
+                client.run(|| clients::luanti::join(at(LUANTI), "bench", Duration::from_secs(20)))
+            }),
             ("DDNet", &|| {
                 clients::node::ddnet_join(Place::netns(client), at(DDNET), "bench", Duration::ZERO)
             }),
@@ -202,7 +204,9 @@ impl Stand {
         let mut failed = 0;
         for (game, join) in joins {
             match join() {
-                Ok(join) => println!("{game}: first answer {:.0?}, joined {:.0?}", join.first_reply, join.joined),
+                Ok(join) => {
+                    println!("{game}: first answer {:.0?}, joined {:.0?}", join.first_reply, join.joined)
+                }
                 Err(error) => {
                     println!("{game}: {error:#}");
                     failed += 1;

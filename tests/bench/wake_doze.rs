@@ -6,8 +6,9 @@
 //! sleeper `last_ns` is written before the packet is parked; the replay skips that line.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -210,6 +211,19 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     Ok((stream.local_addr()?, retransmissions(&stream)?))
 }
 
+/// On a port that was not used in the last minute: the door would still know its player, who wakes by the first
+/// datagram.
+fn fresh_socket() -> Result<UdpSocket> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 10_000 + NEXT.fetch_add(1, Relaxed) % 20_000;
+        match UdpSocket::bind(("0.0.0.0", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return Ok(bound?),
+        }
+    }
+}
+
 /// The door times a packet of an awake server once in a tick of the kernel: each question is the first of its
 /// tick, on both sides. The coarse clock moves with the tick.
 fn next_tick() {
@@ -221,7 +235,7 @@ fn next_tick() {
 }
 
 fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = fresh_socket()?;
     socket.connect(server.address)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut buffer = [0; 256];

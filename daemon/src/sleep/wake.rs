@@ -20,9 +20,9 @@ use crate::{
 /// How long replaying may hold the gate; then it opens whatever is under way (design §3: bounded, then
 /// passes).
 const DRAIN_WITHIN: Duration = Duration::from_millis(50);
-/// How many packets a frozen server is given before it is let go. A UDP socket holds some 90 large datagrams
-/// (net.core.rmem_default), so that the others wait until somebody reads them.
-const BEFORE_THE_THAW: usize = 8;
+/// How many packets a frozen server is given before it is let go: it finds the first at its first look, and the
+/// others come while it starts to run.
+const BEFORE_THE_THAW: usize = 1;
 
 /// A server was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,6 @@ impl Sleeper {
         let knocked_ns =
             knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
-        // The first packets lie in the server's sockets when it runs again: it finds them at its first look.
         let mut replayed = self.replay_queue(BEFORE_THE_THAW);
         let ran = match (by, asleep.cpu_max) {
             (DozeBy::Throttle, Some(old)) => {
