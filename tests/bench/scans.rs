@@ -42,7 +42,7 @@ const LISTEN: Duration = Duration::from_millis(100);
 const LISTEN_LONG: Duration = Duration::from_secs(4);
 const PING_EVERY: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Name, profile, port.
 const SERVERS: [(&str, &str, &str); 3] = [
@@ -205,7 +205,7 @@ impl Stand {
         for (game, join) in joins {
             match join() {
                 Ok(join) => {
-                    println!("{game}: first answer {:.0?}, joined {:.0?}", join.first_reply, join.joined)
+                    println!("{game}: first answer {:.0?}, joined {:.0?}", join.first_reply, join.joined);
                 }
                 Err(error) => {
                     println!("{game}: {error:#}");
@@ -252,7 +252,7 @@ fn knock(number: u64) -> Result<()> {
             Ok(())
         }
         _ => {
-            let port = if number / 12 % 2 == 0 { LUANTI } else { DDNET };
+            let port = if (number / 12).is_multiple_of(2) { LUANTI } else { DDNET };
             scan::udp_probe(at(port), probe).context("a UDP probe")
         }
     }
