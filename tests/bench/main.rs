@@ -4,6 +4,7 @@
 mod fastpath;
 mod login;
 mod report;
+mod scans;
 mod sleepers;
 mod stats;
 mod throughput;
@@ -28,6 +29,8 @@ enum Name {
     Fastpath,
     /// Waking from a doze against a server that never sleeps.
     WakeDoze,
+    /// Scans, pings and probes at sleeping servers.
+    Scans,
 }
 
 fn main() -> Result<ExitCode> {
@@ -36,6 +39,7 @@ fn main() -> Result<ExitCode> {
     let (name, figures) = match args.name {
         Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
+        Name::Scans => ("scans", scans::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

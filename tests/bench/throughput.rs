@@ -68,8 +68,8 @@ pub fn run(rounds: usize) -> Result<Vec<Figure>> {
             let (mut ratios, mut without, mut with) = (vec![], vec![], vec![]);
             for _ in 0..rounds {
                 let [a, b, c, d] = [arm(false)?, arm(true)?, arm(true)?, arm(false)?];
-                without.push((a + d) / 2.0);
-                with.push((b + c) / 2.0);
+                without.push(f64::midpoint(a, d));
+                with.push(f64::midpoint(b, c));
                 ratios.push((b + c) / (a + d));
             }
             let unit = if name == "throughput_ratio" { 8e-9 } else { 1.0 };

@@ -6,8 +6,9 @@
 //! sleeper `last_ns` is written before the packet is parked; the replay skips that line.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -30,10 +31,6 @@ const SLEEPERS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the first and the second datagram (the second one wakes), and between a handshake and its payload.
 const GAP: Duration = Duration::from_millis(1);
-/// The door times a packet of an awake server once in a tick of the kernel (at most 10 ms): each question is
-/// the first of its tick.
-const TICK: Duration = Duration::from_millis(11);
-
 /// The samples of one round, microseconds at the door.
 #[derive(Default)]
 struct Round {
@@ -180,7 +177,6 @@ fn wake_all(
 }
 
 fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut Round, faults: &mut Faults) {
-    thread::sleep(TICK);
     let transport = if index.is_multiple_of(2) { TCP } else { UDP };
     let asked = stand
         .topology
@@ -205,6 +201,7 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     thread::sleep(GAP);
+    next_tick();
     if side == AWAKE {
         server.await_answer();
     }
@@ -214,11 +211,35 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     Ok((stream.local_addr()?, retransmissions(&stream)?))
 }
 
+/// On a port that was not used in the last minute: the door would still know its player, who wakes by the first
+/// datagram.
+fn fresh_socket() -> Result<UdpSocket> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 10_000 + NEXT.fetch_add(1, Relaxed) % 20_000;
+        match UdpSocket::bind(("0.0.0.0", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return Ok(bound?),
+        }
+    }
+}
+
+/// The door times a packet of an awake server once in a tick of the kernel: each question is the first of its
+/// tick, on both sides. The coarse clock moves with the tick.
+fn next_tick() {
+    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    let before = now();
+    while now() == before {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
 fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = fresh_socket()?;
     socket.connect(server.address)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut buffer = [0; 256];
+    next_tick();
     let start = Instant::now();
     socket.send(b"first")?;
     if side == AWAKE {

@@ -7,7 +7,7 @@ use dormouse_tests::stand::{SOON, Stand, pins};
 use nix::sys::signal::Signal;
 
 /// Longer than the heartbeat may be old in these tests.
-const STALE: Duration = Duration::from_millis(1000);
+const STALE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Daemon {

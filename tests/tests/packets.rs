@@ -135,26 +135,44 @@ fn mid_stream_bytes_are_never_judged() {
 fn asleep_parks_the_player_whole_and_counts_it_in_flight() {
     for (hook, consumed) in [(TcHook::Tcx, REDIRECT), (TcHook::Clsact, STOLEN)] {
         let mut b = Bench::new(&format!("park{consumed}"), hook);
-        b.watch(7001, 6, Game::GenericTcp, 0);
+        b.watch(30000, 17, Game::GenericUdp, 0);
         b.arrays.set_gate(SLOT, PARK);
-        assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
-        assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, b"")), PASS);
-        let frame = tcp(1000, 7001, 100, ACK, &[7; 1400]);
+        let frame = udp(1000, 30000, &[7; 1400]);
         assert_eq!(b.run(&frame), consumed);
-        assert_eq!(gate::in_flight(b.arrays.gate(SLOT)), 1);
+        assert!(b.arrays.state(SLOT).take_wake().is_none(), "one datagram is nobody");
+        assert_eq!(b.run(&frame), consumed);
+        assert_eq!(gate::in_flight(b.arrays.gate(SLOT)), 2);
         assert!(b.arrays.state(SLOT).take_wake().is_some_and(|(_, class)| class == Class::Player as u8));
-        // The completed handshake is told of, then the packet comes.
-        assert!(matches!(b.reader.next(), Some(Record::Knock(k)) if k.class == Class::Undecided));
-        let Some(Record::Parked(parked)) = b.reader.next() else { panic!("no record") };
-        assert_eq!(parked.frame, frame);
-        assert_eq!(parked.knock.from.to_string(), "192.0.2.77:1000");
+        for class in [Class::Undecided, Class::Player] {
+            let Some(Record::Parked(parked)) = b.reader.next() else { panic!("no record") };
+            assert_eq!((parked.knock.class, &parked.frame), (class, &frame));
+            assert_eq!(parked.knock.from.to_string(), "192.0.2.77:1000");
+            b.arrays.end_record(SLOT);
+        }
         assert_eq!(b.arrays.state(SLOT).parked_bytes.load(SeqCst), 0, "the quota is given back");
-        b.arrays.end_record(SLOT);
         assert!(!b.arrays.open_if_drained(SLOT), "only a draining gate opens");
         b.arrays.set_gate(SLOT, DRAINING);
         assert!(b.arrays.open_if_drained(SLOT));
         assert_eq!(b.run(&frame), PASS);
     }
+}
+
+#[test]
+fn asleep_a_tcp_player_passes_and_wakes_unless_something_is_held() {
+    let mut b = Bench::new("tcpplayer", TcHook::Tcx);
+    b.watch(7001, 6, Game::GenericTcp, 0);
+    b.watch(30000, 17, Game::GenericUdp, 0);
+    b.arrays.set_gate(SLOT, PARK);
+    assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
+    assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, b"")), PASS);
+    assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, b"x")), PASS);
+    assert_eq!(gate::in_flight(b.arrays.gate(SLOT)), 0);
+    assert!(b.arrays.state(SLOT).take_wake().is_some_and(|(_, class)| class == Class::Player as u8));
+    // The completed handshake is told of, then the player.
+    assert!(matches!(b.reader.next(), Some(Record::Knock(k)) if k.class == Class::Undecided));
+    assert!(matches!(b.reader.next(), Some(Record::Knock(k)) if k.class == Class::Player));
+    assert_eq!(b.run(&udp(1000, 30000, b"hello")), REDIRECT);
+    assert_eq!(b.run(&tcp(1000, 7001, 101, ACK, b"y")), REDIRECT, "nothing overtakes what is held");
 }
 
 #[test]
@@ -182,10 +200,9 @@ fn a_stale_heartbeat_passes_everything_and_flags() {
 #[test]
 fn a_full_quota_passes_and_flags() {
     let mut b = Bench::new("quota", TcHook::Tcx);
-    b.watch(7001, 6, Game::GenericTcp, 0);
+    b.watch(30000, 17, Game::GenericUdp, 0);
     b.arrays.set_gate(SLOT, PARK);
-    assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
-    let frame = tcp(1000, 7001, 100, ACK, &[7; 1000]);
+    let frame = udp(1000, 30000, &[7; 1000]);
     let mut consumed = 0;
     while b.run(&frame) == REDIRECT {
         consumed += 1;

@@ -21,6 +21,9 @@ use crate::{
 /// How long replaying may hold the gate; then it opens whatever is under way (design §3: bounded, then
 /// passes).
 const DRAIN_WITHIN: Duration = Duration::from_millis(50);
+/// How many packets a frozen server is given before it is let go: it finds the first at its first look, and the
+/// others come while it starts to run.
+const BEFORE_THE_THAW: usize = 1;
 
 /// A server was woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Sleeper {
             knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
         failpoint::at("wake-begun");
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
+        let mut replayed = self.replay_queue(BEFORE_THE_THAW);
         let ran = match (by, asleep.cpu_max) {
             (DozeBy::Throttle, Some(old)) => {
                 throttle::write(ways.freezer.cgroup(), old).map_err(WakeError::from)
@@ -109,7 +113,8 @@ impl Sleeper {
             self.node.arrays.set_gate(self.slot, SIGNAL);
             return Err(error);
         }
-        let replayed = self.drain(OPEN);
+        self.replayed.fetch_add(u64::from(replayed), SeqCst);
+        replayed += self.drain(OPEN);
         let opened_ns = monotonic_ns();
         failpoint::at("wake-open");
         self.asleep.store(false, SeqCst);
@@ -156,8 +161,9 @@ impl Sleeper {
         failpoint::at("wake-draining");
         let until = Instant::now() + DRAIN_WITHIN;
         let mut replayed = 0;
+        let mut reports = vec![];
         loop {
-            replayed += self.replay_queue();
+            replayed += self.replay_queue(usize::MAX);
             failpoint::at("wake-replayed");
             if arrays.open_if_drained(self.slot) {
                 break;
@@ -166,24 +172,25 @@ impl Sleeper {
                 // A daemon that was killed took records along; no one will end them.
                 arrays.set_gate(self.slot, after);
                 grace_period();
-                self.node.read_records();
-                replayed += self.replay_queue();
+                reports.extend(self.node.read_records());
+                replayed += self.replay_queue(usize::MAX);
                 let lost = arrays.write_off(self.slot);
                 tracing::warn!(server = %self.name, lost, "packets were still under way when the gate opened");
                 break;
             }
-            self.node.read_records();
+            reports.extend(self.node.read_records());
         }
         arrays.set_gate(self.slot, after);
-        replayed += self.replay_queue();
+        replayed += self.replay_queue(usize::MAX);
         self.replayed.fetch_add(u64::from(replayed), SeqCst);
+        self.node.tell(reports);
         replayed
     }
 
-    fn replay_queue(&self) -> u32 {
+    fn replay_queue(&self, most: usize) -> u32 {
         let mut replayed = 0;
-        loop {
-            let Some(mut parked) = self.queue().pop() else { return replayed };
+        for _ in 0..most {
+            let Some(mut parked) = self.queue().pop() else { break };
             match self.node.replayer.replay(&mut parked) {
                 Ok(()) => replayed += 1,
                 Err(error) => {
@@ -193,5 +200,6 @@ impl Sleeper {
             }
             self.node.arrays.end_record(self.slot);
         }
+        replayed
     }
 }

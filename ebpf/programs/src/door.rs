@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use dormouse_abi::{
-    gate::{DRAINING, OPEN, PARK, state as gate_state},
+    gate::{DRAINING, OPEN, PARK, in_flight, state as gate_state},
     node,
     server::{FlowKey, ServerKey, ServerRef, ServerState, server_flag},
 };
@@ -148,7 +148,13 @@ fn asleep(
     tally(server.slot, look.class);
     // SAFETY: as in `judge`.
     let gate = gate_state(unsafe { word.read_volatile() });
-    if (gate == PARK || gate == DRAINING) && server.flags & server_flag::SIGNAL_ONLY == 0 {
+    let parks = (gate == PARK || gate == DRAINING) && server.flags & server_flag::SIGNAL_ONLY == 0;
+    // A TCP player's segment has nothing to wait for when nothing of the server's is held: the frozen server's
+    // kernel queues it, and no replay stands between the thaw and the answer.
+    // SAFETY: as in `judge`.
+    let held = in_flight(unsafe { word.read_volatile() }) != 0;
+    let is_ready = look.class == Class::Player && key.protocol == headers::TCP && !held;
+    if parks && !is_ready {
         return hold(skb, key, values, look);
     }
     signal(skb, key, values, look);

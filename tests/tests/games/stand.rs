@@ -25,7 +25,7 @@ pub const PORT: u16 = 25565;
 /// How long a client waits for one answer on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a stage may take to come.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 pub const VOUCHED: &[(&str, &str)] = &[("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")];
 
