@@ -10,7 +10,7 @@ use dormouse_tests::{
 };
 
 use crate::{
-    stand::{NAME, Plan, Plays, Stand, TIMEOUT},
+    stand::{ADDRESS, NAME, Plan, Plays, Stand, TIMEOUT},
     swap::Swap,
 };
 
@@ -92,7 +92,7 @@ fn minecraft_is_joined_from_deep() {
     let _swap = Swap::of_gib(2);
     let stand = deep(Plays::Minecraft, "minecraft-java", Shown::ByDaemon);
     let client = Place::netns(&stand.node.client);
-    minecraft_join(client, stand.address(), "deepa", Duration::from_secs(1)).unwrap();
+    minecraft_join(client, ADDRESS, "deepa", Duration::from_secs(1)).unwrap();
     told_of_a_wake_from_deep(&stand);
 }
 
@@ -100,7 +100,7 @@ fn minecraft_is_joined_from_deep() {
 fn luanti_is_joined_from_deep() {
     let _swap = Swap::of_gib(2);
     let stand = deep(Plays::Luanti, "luanti", Shown::ByDaemon);
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| clients::luanti::join(to, "deepa", TIMEOUT)).unwrap();
     told_of_a_wake_from_deep(&stand);
 }
@@ -110,7 +110,7 @@ fn a_jvm_of_a_gib_comes_back_whole_from_deep() {
     // Where the sweep touches pages only half of the swap is used (vm_swap_full).
     let _swap = Swap::of_gib(4);
     let stand = deep(Plays::Heap(1024), "generic-tcp", Shown::ByNode);
-    let to = stand.address();
+    let to = ADDRESS;
     let ask = |line: &str| {
         let answer = clients::line::ask(to, line, Duration::from_mins(2)).unwrap();
         (answer.retransmissions, String::from_utf8_lossy(&answer.reply).into_owned())
