@@ -23,7 +23,7 @@ fn stand(plays: Plays, profile: &str) -> Stand {
     let doze_after = if matches!(plays, Plays::Heap(_)) { "15s" } else { "1s" };
     let limits = QUICK
         .replace("doze_after = \"1s\"", &format!("doze_after = \"{doze_after}\""))
-        .replace("deep_after = \"never\"", "deep_after = \"1s\"")
+        .replace("deep_after = \"never\"", "deep_after = \"2s\"")
         .replace("floor = \"dozing\"", "floor = \"deep\"");
     Stand::new(&Plan { limits: &limits, ..Plan::new(plays, profile) })
 }
@@ -63,6 +63,7 @@ fn deep(plays: Plays, profile: &str, shown: Shown) -> Stand {
     let mut seen = vec![];
     for _ in 0..TRIES {
         let stand = stand(plays, profile);
+        stand.daemon.wait_for(NAME, Stage::Dozing, PAGE_OUT_WITHIN).unwrap();
         let before = Memory::now();
         stand.daemon.wait_for(NAME, Stage::Deep, PAGE_OUT_WITHIN).unwrap();
         let after = Memory::now();
