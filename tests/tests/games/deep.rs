@@ -19,10 +19,9 @@ const TRIES: u32 = 5;
 const PAGE_OUT_WITHIN: Duration = Duration::from_mins(3);
 
 fn stand(plays: Plays, profile: &str) -> Stand {
-    // The JVM's client sends nothing while it waits for an answer that takes seconds.
-    let doze_after = if matches!(plays, Plays::Heap(_)) { "15s" } else { "1s" };
+    // Long enough that a client's wake is the only one, also where an answer takes seconds.
     let limits = QUICK
-        .replace("doze_after = \"1s\"", &format!("doze_after = \"{doze_after}\""))
+        .replace("doze_after = \"1s\"", "doze_after = \"15s\"")
         .replace("deep_after = \"never\"", "deep_after = \"2s\"")
         .replace("floor = \"dozing\"", "floor = \"deep\"");
     Stand::new(&Plan { limits: &limits, ..Plan::new(plays, profile) })
