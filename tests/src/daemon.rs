@@ -60,11 +60,11 @@ impl Daemon {
         let config = format!(
             "run_dir = {:?}\nstate_dir = {:?}\nserver_dir = {:?}\nprofile_dir = {:?}\npin_dir = {:?}\n\
              metrics_listen = \"never\"\nlog = \"info\"\n",
-            daemon.path("run"),
-            daemon.path("state"),
-            daemon.path("state/servers.d"),
-            daemon.path("state/profiles.d"),
-            daemon.pin_dir,
+            daemon.path("run").to_string_lossy(),
+            daemon.path("state").to_string_lossy(),
+            daemon.path("state/servers.d").to_string_lossy(),
+            daemon.path("state/profiles.d").to_string_lossy(),
+            daemon.pin_dir.to_string_lossy(),
         );
         fs::write(daemon.path("dormoused.toml"), config)?;
         Ok(daemon)
@@ -224,7 +224,7 @@ impl Daemon {
 
     /// Puts a server to sleep by command, as soon as the checks allow it.
     pub fn sleep(&self, name: &str, deep: bool) -> Result<()> {
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + Duration::from_mins(1);
         loop {
             let asked = self.ask(async |client| Ok(client.sleep(name, SleepRequest { deep }).await?));
             match asked {

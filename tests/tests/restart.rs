@@ -181,6 +181,16 @@ fn killed_at_every_step_nobody_is_stuck() {
     assert!(stuck.is_empty() && refused.is_empty(), "stuck: {stuck:#?}\nrefused: {refused:#?}");
 }
 
+/// SIGTERM waits in a frozen cgroup; the server must run to save its world.
+#[test]
+fn a_sleeper_that_is_told_to_stop_is_woken_for_it() {
+    let mut stand = asleep(2);
+    let server = &mut stand.pots[0].server.as_mut().unwrap().process;
+    server.signal(Signal::SIGTERM).unwrap();
+    server.wait(SOON).unwrap();
+    assert_eq!(stand.frozen().unwrap(), [false, true]);
+}
+
 /// A daemon that hangs and goes on: what the guard did meanwhile is found and believed.
 #[test]
 fn stopped_and_continued_it_is_consistent() {

@@ -143,14 +143,14 @@ impl Place {
         self.node.give_up(slot);
         match UndoLog::of_server(&self.run_dir, name, slot).and_then(|log| log.wake()) {
             Err(error) => {
-                tracing::error!(server = name, %error, "could not be woken; the guard and `off` will")
+                tracing::error!(server = name, %error, "could not be woken; the guard and `off` will");
             }
             Ok(played) => {
                 for (change, outcome) in played.changes {
                     match outcome {
                         Ok(outcome) => tracing::info!(server = name, %change, "{outcome}"),
                         Err(error) => {
-                            tracing::error!(server = name, %change, %error, "could not be put back")
+                            tracing::error!(server = name, %change, %error, "could not be put back");
                         }
                     }
                 }
@@ -209,7 +209,7 @@ impl Place {
         let freezer = Freezer::open(&found.cgroup)?;
         let asleep = asleep_by_log(&log, &freezer)?;
         let sleeps_on = wanted.adopt && asleep.as_ref().is_some_and(|asleep| is_true(asleep, &freezer));
-        let ways = Ways { freezer, asleep, log, sockets };
+        let ways = Ways { freezer, log, sockets, asleep };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
             wanted.slot,

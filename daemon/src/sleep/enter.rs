@@ -75,7 +75,7 @@ impl Sleeper {
         grace_period();
         let slept = match by {
             DozeBy::Freeze => self.freeze(&mut ways, decided_ns),
-            DozeBy::Throttle => self.throttle(&mut ways, throttle_percent),
+            DozeBy::Throttle => Self::throttle(&mut ways, throttle_percent),
         };
         match slept {
             Ok(asleep) => {
@@ -127,7 +127,7 @@ impl Sleeper {
         looked
     }
 
-    fn throttle(&self, ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
+    fn throttle(ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
         let cgroup = ways.freezer.cgroup();
         let old = throttle::read(cgroup)?;
         let new = old.throttled(percent);

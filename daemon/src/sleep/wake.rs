@@ -172,7 +172,7 @@ impl Sleeper {
         replayed
     }
 
-    fn replay_queue(&self) -> u32 {
+    pub(super) fn replay_queue(&self) -> u32 {
         let mut replayed = 0;
         loop {
             let Some(mut parked) = self.queue().pop() else { return replayed };
