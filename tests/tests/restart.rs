@@ -1,9 +1,13 @@
 //! The daemon dies, hangs, restarts: sleepers sleep on, and every player gets in.
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use dormouse_api::status::Stage;
-use dormouse_tests::stand::{SOON, Stand};
+use dormouse_tests::{
+    process::{Place, Process},
+    servers::echo::sibling,
+    stand::{PORT, SOON, Stand},
+};
 use nix::sys::signal::Signal;
 
 /// Longer than the heartbeat may be old in these tests.
@@ -179,6 +183,21 @@ fn killed_at_every_step_nobody_is_stuck() {
     }
     println!("{} kill points: {} stuck, {} refused", PLACES.len(), stuck.len(), refused.len());
     assert!(stuck.is_empty() && refused.is_empty(), "stuck: {stuck:#?}\nrefused: {refused:#?}");
+}
+
+/// SIGTERM waits in a frozen cgroup; the server must run to save its world.
+#[test]
+fn a_sleeper_that_is_told_to_stop_is_woken_for_it() {
+    let mut stand = Stand::prepare(1, "").unwrap();
+    stand.pots[0].server = None;
+    let mut command = Command::new(sibling("echo-server").unwrap());
+    command.args(["--port", &PORT.to_string(), "--saves"]);
+    let place = Place::new(&stand.node.pods[0].netns, &stand.pots[0].cgroup);
+    let mut server = Process::spawn("echo-server", command, place).unwrap();
+    stand.start().unwrap();
+    stand.doze_all().unwrap();
+    server.signal(Signal::SIGTERM).unwrap();
+    assert!(server.wait(SOON).unwrap().success(), "it ended by itself");
 }
 
 /// A daemon that hangs and goes on: what the guard did meanwhile is found and believed.

@@ -70,6 +70,16 @@ impl ProcessId {
         Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
     }
 
+    /// Whether SIGTERM waits for it, as it does in a frozen cgroup until the thaw (`ShdPnd` of proc_pid_status(5)).
+    pub fn is_told_to_stop(self) -> bool {
+        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        pending
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask & SIGTERM != 0)
+    }
+
     /// Time since it was started.
     pub fn age(self) -> Result<Duration, ProcessError> {
         let path = PathBuf::from("/proc/uptime");

@@ -187,7 +187,7 @@ impl Sleeper {
         replayed
     }
 
-    fn replay_queue(&self, most: usize) -> u32 {
+    pub(super) fn replay_queue(&self, most: usize) -> u32 {
         let mut replayed = 0;
         for _ in 0..most {
             let Some(mut parked) = self.queue().pop() else { break };

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_abi::{MAX_SERVERS, gate::OPEN};
+use dormouse_abi::{
+    MAX_SERVERS,
+    gate::{self, OPEN},
+};
 use dormouse_packet::{Class, headers::TCP};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -107,6 +110,10 @@ impl Node {
             failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
+        }
+        // Draining is bounded: what was read too late for it must not wait for the next wake.
+        if was_parked && gate::state(self.arrays.gate(slot)) == OPEN {
+            sleeper.replay_queue(usize::MAX);
         }
         self.announce(&sleeper, knock, was_parked)
     }

@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 #[derive(Parser)]
 struct Args {
@@ -17,6 +19,9 @@ struct Args {
     /// TCP: send this line as soon as a client is accepted (a protocol in which the server speaks first).
     #[arg(long)]
     greeting: Option<String>,
+    /// Ends by itself on SIGTERM, as games do that save their world first; else the kernel ends it.
+    #[arg(long)]
+    saves: bool,
 }
 
 fn main() -> Result<()> {
@@ -27,13 +32,23 @@ fn main() -> Result<()> {
     let udp = UdpSocket::bind(address).with_context(|| format!("listen on UDP {address}"))?;
     tcp.set_nonblocking(true)?;
     udp.set_nonblocking(true)?;
+    let mut terminate = SigSet::empty();
+    if args.saves {
+        terminate.add(Signal::SIGTERM);
+        terminate.thread_block()?;
+    }
+    let terminate = SignalFd::with_flags(&terminate, SfdFlags::SFD_NONBLOCK)?;
     let mut clients: Vec<(TcpStream, SocketAddr)> = Vec::new();
     let mut message = vec![0; 65536];
     loop {
-        let mut waits =
-            vec![PollFd::new(tcp.as_fd(), PollFlags::POLLIN), PollFd::new(udp.as_fd(), PollFlags::POLLIN)];
+        let mut waits = [tcp.as_fd(), udp.as_fd(), terminate.as_fd()]
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .to_vec();
         waits.extend(clients.iter().map(|(client, _)| PollFd::new(client.as_fd(), PollFlags::POLLIN)));
         poll(&mut waits, PollTimeout::NONE).context("poll")?;
+        if waits[2].any() == Some(true) {
+            return Ok(());
+        }
 
         while let Ok((mut client, from)) = tcp.accept() {
             let greeted = args
