@@ -1,14 +1,18 @@
 //! The node agent: discover, observe, decide, act.
 
 pub mod act;
+pub mod adopt;
 pub mod agent;
 pub mod config;
 pub mod discover;
 pub mod door;
+pub mod evidence;
 pub mod guard;
 pub mod limits;
 pub mod memory;
+pub mod metrics;
 pub mod netns;
+pub mod preflight;
 pub mod sleep;
 pub mod socket;
 pub mod stage;

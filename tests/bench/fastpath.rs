@@ -42,7 +42,7 @@ impl Stand {
         mount_bpffs()?;
         let dir = PathBuf::from("/sys/fs/bpf").join(owner::unique("fastpath"));
         let door = Door::load(&dir)?;
-        door.configure(Duration::from_hours(1), 0, 42);
+        door.configure(Duration::from_hours(1), Duration::from_hours(1), 0, 42);
         Ok(Self { door, dir })
     }
 }

@@ -71,7 +71,7 @@ impl Sleepers {
         let pins = PathBuf::from("/sys/fs/bpf").join(owner::unique("wake"));
         let door = Door::load(&pins)?;
         let replayer = topology.netns.run(Replayer::new)?;
-        door.configure(Duration::from_hours(1), replayer.cookie(), 42);
+        door.configure(Duration::from_hours(1), Duration::from_hours(1), replayer.cookie(), 42);
         let (sender, reports) = mpsc::unbounded_channel();
         let node = Arc::new(Node::new(door, replayer, sender)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -105,10 +105,10 @@ impl Sleepers {
             self.node.door().watch(ServerKey::new(u64::from(ifindex), port, protocol), reference)?;
         }
         let name = format!("bench/{index}");
+        let sockets = pod.netns.run(NamespaceSockets::own)?;
         let ways = Ways {
             freezer: Freezer::open(cgroup.path())?,
             log: UndoLog::of_server(self.dir.path(), &name, slot)?,
-            sockets: pod.netns.run(NamespaceSockets::own)?,
             asleep: None,
         };
         let manners = Manners {
@@ -116,8 +116,15 @@ impl Sleepers {
             patience: Duration::from_secs(3),
             query_thaw: Duration::from_millis(100),
         };
-        let sleeper =
-            Arc::new(Sleeper::new(slot, name.into(), vec![port], Arc::clone(&self.node), manners, ways));
+        let sleeper = Arc::new(Sleeper::new(
+            slot,
+            name.into(),
+            vec![port],
+            Arc::clone(&self.node),
+            manners,
+            ways,
+            sockets,
+        ));
         self.node.slots.set(slot, Some(Arc::clone(&sleeper)));
         Ok(Behind { address: SocketAddr::new(IpAddr::V4(pod.v4), port), sleeper, cgroup, _server: server })
     }

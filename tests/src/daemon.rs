@@ -15,6 +15,7 @@ use dormouse_api::{
     status::{Selector, ServerStatus, Stage, Status},
     why::Why,
 };
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -57,13 +58,13 @@ impl Daemon {
         let daemon = Self { process: None, guard: None, dir, pin_dir };
         fs::create_dir_all(daemon.path("state/servers.d"))?;
         let config = format!(
-            "run_dir = {:?}\nstate_dir = {:?}\nserver_dir = {:?}\nprofile_dir = {:?}\npin_dir = {:?}\n\
+            "run_dir = \"{}\"\nstate_dir = \"{}\"\nserver_dir = \"{}\"\nprofile_dir = \"{}\"\npin_dir = \"{}\"\n\
              metrics_listen = \"never\"\nlog = \"info\"\n",
-            daemon.path("run"),
-            daemon.path("state"),
-            daemon.path("state/servers.d"),
-            daemon.path("state/profiles.d"),
-            daemon.pin_dir,
+            daemon.path("run").display(),
+            daemon.path("state").display(),
+            daemon.path("state/servers.d").display(),
+            daemon.path("state/profiles.d").display(),
+            daemon.pin_dir.display(),
         );
         fs::write(daemon.path("dormoused.toml"), config)?;
         Ok(daemon)
@@ -85,18 +86,27 @@ impl Daemon {
         Ok(())
     }
 
-    /// Writes a server file.
+    /// Writes a server file in mode full, with everything vouched for.
     pub fn manage(&self, server: &ServerFile<'_>) -> Result<()> {
+        self.manage_as(
+            server,
+            "full",
+            &[("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")],
+        )
+    }
+
+    /// Writes a server file in this mode, with these assertions.
+    pub fn manage_as(&self, server: &ServerFile<'_>, mode: &str, asserted: &[(&str, &str)]) -> Result<()> {
         let mut text = String::new();
         let root = crate::cgroup::root()?;
         let cgroup = server.cgroup.path().strip_prefix(&root).context("a cgroup below the root")?;
         writeln!(text, "name = {:?}", server.name)?;
         writeln!(text, "select = \"cgroup:/{}\"", cgroup.display())?;
-        writeln!(text, "profile = {:?}\nmode = \"full\"", server.profile)?;
+        writeln!(text, "profile = {:?}\nmode = {mode:?}", server.profile)?;
         writeln!(text, "ports = {:?}", server.ports)?;
         writeln!(text, "[limits]\n{}", server.limits)?;
         writeln!(text, "[assert]")?;
-        for (key, value) in [("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")] {
+        for (key, value) in asserted {
             writeln!(text, "{key} = {{ value = \"{value}\", reason = \"a server of the bench\" }}")?;
         }
         let file = format!("state/servers.d/{}.toml", server.name.replace('/', "-"));
@@ -104,10 +114,22 @@ impl Daemon {
         Ok(())
     }
 
-    /// Runs the daemon in a namespace, until it answers.
-    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+    /// The daemon's command line, for those who run it in a way of their own.
+    pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(sibling("dormoused")?);
         command.arg("--config").arg(self.path("dormoused.toml"));
+        Ok(command)
+    }
+
+    /// Runs the daemon in a namespace, until it answers.
+    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+        self.start_with(netns, &[])
+    }
+
+    /// As [`Daemon::start`], with variables in its environment.
+    pub fn start_with(&mut self, netns: &Netns, env: &[(&str, &str)]) -> Result<()> {
+        let mut command = self.command()?;
+        command.envs(env.iter().copied());
         let mut process = Process::spawn("dormoused", command, Place::netns(netns))?;
         let socket = self.path("run/dormouse.sock");
         process
@@ -118,6 +140,14 @@ impl Daemon {
             .context("dormoused did not come up")?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Sends a signal that ends the daemon, and waits for its end. Its log is given back.
+    pub fn end_by(&mut self, signal: Signal) -> Result<String> {
+        let mut process = self.process.take().context("no daemon runs")?;
+        process.signal(signal)?;
+        process.wait(Duration::from_secs(20))?;
+        Ok(process.log())
     }
 
     /// Runs the guard beside it.
@@ -181,7 +211,7 @@ impl Daemon {
 
     /// Puts a server to sleep by command, as soon as the checks allow it.
     pub fn sleep(&self, name: &str, deep: bool) -> Result<()> {
-        let limit = Instant::now() + Duration::from_secs(60);
+        let limit = Instant::now() + Duration::from_mins(1);
         loop {
             let asked = self.ask(async |client| Ok(client.sleep(name, SleepRequest { deep }).await?));
             match asked {
@@ -212,6 +242,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::env::var_os("BENCH_LOG").is_some() {
+            eprintln!("{}", self.log());
+        }
         self.guard = None;
         self.process = None;
         let _ = fs::remove_dir_all(self.pin_dir.join(dormouse_abi::LAYOUT).join("links"));

@@ -11,6 +11,8 @@ pub mod netns;
 pub mod owner;
 pub mod process;
 pub mod servers;
+pub mod stand;
+pub mod swap;
 pub mod topology;
 
 use std::io::{self, Write};

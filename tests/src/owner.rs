@@ -60,11 +60,21 @@ pub fn temp_dir(role: &str) -> Result<TempDir> {
 pub fn sweep() {
     crate::cgroup::sweep();
     crate::netns::sweep();
+    crate::swap::sweep();
+    sweep_pins();
     let dirs = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
     for dir in dirs.filter(|dir| dir.file_name().to_str().is_some_and(is_leftover)) {
         if let Err(error) = fs::remove_dir_all(dir.path()) {
             eprintln!("bench: remove {}: {error}", dir.path().display());
         }
+    }
+}
+
+/// BPF pins of daemons that were killed with their run.
+fn sweep_pins() {
+    let pins = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+    for dir in pins.filter(|dir| dir.file_name().to_str().is_some_and(is_leftover)) {
+        let _ = fs::remove_dir_all(dir.path());
     }
 }
 

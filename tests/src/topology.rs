@@ -105,6 +105,19 @@ impl Node {
             v6: Ipv6Addr::new(0xfd42, 0, 0, 0, 0, 0, 0, host.into()),
             host_veth: format!("vethpod{index}"),
         };
+        self.wire(&pod)?;
+        self.pods.push(pod);
+        Ok(&self.pods[index])
+    }
+
+    /// Gives a pod a new veth in the place of its old one, with the same addresses.
+    pub fn rewire(&self, pod: usize) -> Result<()> {
+        let pod = &self.pods[pod];
+        pod.netns.ip("link del eth0")?;
+        self.wire(pod)
+    }
+
+    fn wire(&self, pod: &Pod) -> Result<()> {
         let veth = &pod.host_veth;
         pod.netns.ip(&format!("link add eth0 type veth peer name {veth} netns {}", self.netns.name()))?;
         self.netns.ip(&format!("link set {veth} master cni0"))?;
@@ -114,8 +127,7 @@ impl Node {
         pod.netns.ip(&format!("addr add {}/64 dev eth0", pod.v6))?;
         pod.netns.ip("route add default via 10.42.0.1")?;
         pod.netns.ip("-6 route add default via fd42::1")?;
-        self.pods.push(pod);
-        Ok(&self.pods[index])
+        Ok(())
     }
 
     /// Leads `port` of the node, in both families, to `to_port` of pod `pod`; also for clients on the node.

@@ -34,7 +34,7 @@ impl Bench {
         let dir = PathBuf::from(format!("/sys/fs/bpf/dormouse-test-{name}-{}", std::process::id()));
         let mut door = Door::load_with(&dir, hook).unwrap_or_else(|error| panic!("{error}"));
         let reader = door.take_reader().unwrap();
-        door.configure(Duration::from_hours(1), 0, 42);
+        door.configure(Duration::from_hours(1), Duration::from_hours(1), 0, 42);
         let arrays = door.arrays();
         arrays.reset(SLOT);
         Self { door, reader, arrays, dir }

@@ -20,6 +20,7 @@ use super::{
     status::{told_layer, told_stage},
 };
 use crate::{
+    adopt,
     config::{self, Override},
     limits,
     socket::Answer,
@@ -55,7 +56,7 @@ impl Agent {
                 super::managed::Presence::Absent { reason, .. } => reason.as_str(),
                 _ => "it is being looked for",
             };
-            return Err(Problem::refused(format!("{name} can't be moved: {reason}")));
+            return Err(Problem::refused(format!("it can't be moved: {reason}")));
         }
         Ok(managed)
     }
@@ -170,15 +171,15 @@ impl Agent {
         {
             return Err(Problem::refused(format!("{name}: {reason}")));
         }
-        let mut server = (*managed.config).clone();
-        server.file.mode = mode;
+        // Written first: a mode that a restart would forget is none.
+        adopt::set_mode(&managed.config.file.file, mode)
+            .map_err(|error| Problem::internal(error.to_string()))?;
         if let Some(managed) = self.servers.get_mut(name) {
-            managed.config = std::sync::Arc::new(server);
             managed.history.paper = None;
         }
+        self.reload();
         saved::forget_demotion(&self.config.state_dir, name);
         self.feed(name, Event::Pardon);
-        self.feed(name, Event::SetMode(mode));
         self.tell(name, EventKind::Mode, Some(format!("{mode:?}").to_lowercase()));
         self.look_soon(name);
         self.status_of(name)

@@ -2,7 +2,9 @@
 //! it blocks; it runs on a thread of its own.
 
 use std::{
-    fs, io,
+    collections::BTreeSet,
+    fmt, fs, io,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +17,10 @@ use dormouse_packet::{
 };
 
 use crate::{
-    act::freezer::{FreezeError, Freezer},
+    act::{
+        freezer::{FreezeError, Freezer},
+        throttle,
+    },
     discover::{
         self,
         link::{self, HostEnd},
@@ -46,6 +51,8 @@ pub struct Wanted {
     pub manners: Manners,
     pub old_links_wake: bool,
     pub loopback_wakes: bool,
+    /// An earlier daemon left it asleep; it sleeps on.
+    pub adopt: bool,
 }
 
 /// A port and what is spoken on it.
@@ -58,6 +65,12 @@ pub struct Port {
     pub game: u8,
 }
 
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", if self.protocol == UDP { "udp" } else { "tcp" }, self.number)
+    }
+}
+
 /// A server that was found.
 pub struct Brought {
     pub found: Found,
@@ -68,6 +81,8 @@ pub struct Brought {
     pub host_ends: Vec<HostEnd>,
     pub pins: Vec<PathBuf>,
     pub keys: Vec<ServerKey>,
+    /// Where the node reaches it.
+    pub address: IpAddr,
     /// Why it may not sleep, for all that is watched.
     pub obstacle: Option<Obstacle>,
 }
@@ -98,6 +113,11 @@ pub enum BringUpError {
     Freezer(#[from] FreezeError),
     #[error(transparent)]
     Undo(#[from] UndoError),
+    #[error(
+        "its port {port} belongs to {other} already: give each server file its own `select` and `ports`; it stays \
+         awake"
+    )]
+    ClaimedTwice { port: Port, other: String },
     #[error("it listens on no port yet")]
     NoPorts,
     #[error("reading {path}: {source}")]
@@ -108,17 +128,52 @@ impl Place {
     /// Finds a server and puts the door in front of it.
     ///
     /// # Errors
-    /// It is not there, or the kernel refuses something; the server is reachable as before.
+    /// It is not there, or the kernel refuses something; the server is reachable as before, and awake if an
+    /// earlier daemon had left it asleep.
     pub fn bring_up(&self, wanted: &Wanted) -> Result<Brought, BringUpError> {
+        let (mut keys, mut attachments, mut pins) = (vec![], vec![], vec![]);
+        let brought = self.hang(wanted, &mut keys, &mut attachments, &mut pins);
+        if brought.is_err() {
+            self.unhang(&keys, &attachments, &pins);
+            self.let_run(&wanted.name, wanted.slot);
+        }
+        brought
+    }
+
+    /// Wakes by the undo log a server that nobody manages, and opens its gate.
+    pub fn let_run(&self, name: &str, slot: u32) {
+        self.node.give_up(slot);
+        match UndoLog::of_server(&self.run_dir, name, slot).and_then(|log| log.wake()) {
+            Err(error) => {
+                tracing::error!(server = name, %error, "could not be woken; the guard and `off` will")
+            }
+            Ok(played) => {
+                for (change, outcome) in played.changes {
+                    match outcome {
+                        Ok(outcome) => tracing::info!(server = name, %change, "{outcome}"),
+                        Err(error) => {
+                            tracing::error!(server = name, %change, %error, "could not be put back")
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn hang(
+        &self,
+        wanted: &Wanted,
+        brought_keys: &mut Vec<ServerKey>,
+        attachments: &mut Vec<Attachment>,
+        pins: &mut Vec<PathBuf>,
+    ) -> Result<Brought, BringUpError> {
         let found = wanted.selector.resolve(&self.root)?;
         let controllers = Controllers::of(&found.cgroup)?;
         let mut sockets = discover::namespace_sockets(&found, &self.helper)?;
         let ports = ports(wanted, &found, &mut sockets)?;
-        let mut brought_keys = vec![];
-        let mut pins = vec![];
-        let mut attachments = vec![];
         let mut host_ends = vec![];
         let mut obstacle = None;
+        let mut address = IpAddr::from(Ipv4Addr::LOCALHOST);
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
             let pin = self.node.door().attach_cgroup(&found.cgroup)?;
@@ -127,7 +182,7 @@ impl Place {
             pins.push(pin);
             for scope in cgroup_ids(&found.cgroup)? {
                 let flags = flag | server_flag::SIGNAL_ONLY;
-                self.watch(wanted, &ports, scope, flags, &mut brought_keys)?;
+                self.watch(wanted, &ports, scope, flags, brought_keys)?;
             }
         }
         if !found.host_network {
@@ -142,16 +197,24 @@ impl Place {
                         self.note_attachment(wanted, &attachment)?;
                         attachments.push(attachment);
                         let scope = u64::from(veth.host_end.ifindex);
-                        self.watch(wanted, &ports, scope, 0, &mut brought_keys)?;
-                        obstacle = obstacle.or_else(|| self.prove(wanted, &veth));
+                        self.watch(wanted, &ports, scope, 0, brought_keys)?;
+                        match routable(&veth) {
+                            Ok(routable) => {
+                                address = routable;
+                                obstacle = obstacle.or_else(|| self.prove(wanted, &veth, routable));
+                            }
+                            Err(none) => obstacle = Some(none),
+                        }
                         host_ends.push(veth.host_end);
                     }
                 }
             }
         }
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
-        let ways =
-            Ways { freezer: Freezer::open(&found.cgroup)?, asleep: asleep_by_log(&log)?, log, sockets };
+        let freezer = Freezer::open(&found.cgroup)?;
+        let asleep = asleep_by_log(&log, &freezer)?;
+        let sleeps_on = wanted.adopt && asleep.as_ref().is_some_and(|asleep| is_true(asleep, &freezer));
+        let ways = Ways { freezer, asleep, log };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
             wanted.slot,
@@ -160,36 +223,29 @@ impl Place {
             Arc::clone(&self.node),
             wanted.manners,
             ways,
+            sockets,
         ));
-        self.node.slots.set(wanted.slot, Some(Arc::clone(&sleeper)));
+        self.node.settle(&sleeper);
+        if !sleeps_on && let Err(error) = sleeper.wake_waiting() {
+            tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
+        }
         Ok(Brought {
             found,
             controllers,
             ports,
             sleeper,
-            attachments,
+            attachments: attachments.clone(),
             host_ends,
-            pins,
-            keys: brought_keys,
+            pins: pins.clone(),
+            keys: brought_keys.clone(),
+            address,
             obstacle,
         })
     }
 
     /// Takes the door off a server that is gone or no longer wanted.
     pub fn take_down(&self, brought: &Brought) {
-        let mut door = self.node.door();
-        for key in &brought.keys {
-            door.unwatch(key);
-        }
-        for attachment in &brought.attachments {
-            if let Err(error) = door.detach(attachment) {
-                tracing::warn!(%error, "the door could not be taken off; `dormouse off` will");
-            }
-        }
-        for pin in &brought.pins {
-            let _ = fs::remove_file(pin);
-        }
-        drop(door);
+        self.unhang(&brought.keys, &brought.attachments, &brought.pins);
         self.node.slots.set(brought.sleeper.slot, None);
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
@@ -203,6 +259,25 @@ impl Place {
         }
     }
 
+    /// Forgets keys, and takes the door off where nobody else stands behind it: servers may share a veth.
+    fn unhang(&self, keys: &[ServerKey], attachments: &[Attachment], pins: &[PathBuf]) {
+        let mut door = self.node.door();
+        for key in keys {
+            door.unwatch(key);
+        }
+        let scopes: BTreeSet<u64> = door.watched().iter().map(|(key, _)| key.scope).collect();
+        for attachment in attachments.iter().filter(|a| !scopes.contains(&u64::from(a.ifindex))) {
+            if let Err(error) = door.detach(attachment) {
+                tracing::warn!(%error, "the door could not be taken off; `dormouse off` will");
+            }
+        }
+        if !keys.iter().any(|key| scopes.contains(&key.scope)) {
+            for pin in pins {
+                let _ = fs::remove_file(pin);
+            }
+        }
+    }
+
     fn watch(
         &self,
         wanted: &Wanted,
@@ -210,28 +285,28 @@ impl Place {
         scope: u64,
         flags: u8,
         keys: &mut Vec<ServerKey>,
-    ) -> Result<(), DoorError> {
+    ) -> Result<(), BringUpError> {
         let flags = flags | if wanted.old_links_wake { server_flag::OLD_LINK_WAKES } else { 0 };
         for port in ports {
             let key = ServerKey::new(scope, port.number, port.protocol);
             let server = ServerRef { slot: wanted.slot, game: port.game, flags, pad: [0; 2] };
-            self.node.door().watch(key, server)?;
+            let mut door = self.node.door();
+            if let Some(other) = door.server_at(&key).filter(|other| other.slot != wanted.slot) {
+                let name = self.node.slots.get(other.slot);
+                return Err(BringUpError::ClaimedTwice {
+                    port: *port,
+                    other: name.map_or_else(|| "another server".to_owned(), |other| other.name.to_string()),
+                });
+            }
+            door.watch(key, server)?;
             keys.push(key);
         }
         Ok(())
     }
 
-    /// A test datagram to one of the veth's addresses must be counted.
-    fn prove(&self, wanted: &Wanted, veth: &link::Veth) -> Option<Obstacle> {
-        let routable = |address: &&std::net::IpAddr| match address {
-            std::net::IpAddr::V4(v4) => !v4.is_link_local(),
-            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-        };
-        let Some(address) = veth.addresses.iter().find(routable) else {
-            let text = format!("{} has no address that packets could be sent to", veth.inside.name);
-            return Some(Obstacle { code: "door-not-on-path", text });
-        };
-        let proof = self.node.door().prove_path(wanted.slot, veth.host_end.ifindex, *address);
+    /// A test datagram to the server's address must be counted.
+    fn prove(&self, wanted: &Wanted, veth: &link::Veth, address: IpAddr) -> Option<Obstacle> {
+        let proof = self.node.door().prove_path(wanted.slot, veth.host_end.ifindex, address);
         proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
     }
 
@@ -246,6 +321,18 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// An address of the server's that the node can send to.
+fn routable(veth: &link::Veth) -> Result<IpAddr, Obstacle> {
+    let routable = |address: &&IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    veth.addresses.iter().find(routable).copied().ok_or_else(|| Obstacle {
+        code: "door-not-on-path",
+        text: format!("{} has no address that packets could be sent to", veth.inside.name),
+    })
 }
 
 /// The operator's ports, else whatever it listens on towards the outside.
@@ -277,11 +364,17 @@ pub fn game_on(game: Option<Game>, protocol: u8) -> u8 {
     game.filter(speaks).unwrap_or(generic) as u8
 }
 
-/// Whether an earlier daemon left it asleep, by the undo log: the log is written before the freeze.
-fn asleep_by_log(log: &UndoLog) -> Result<Option<Asleep>, UndoError> {
+/// Whether an earlier daemon left it asleep, by the undo log: the log is written before the freeze. What the log
+/// says of a cgroup that is gone ends here.
+fn asleep_by_log(log: &UndoLog, freezer: &Freezer) -> Result<Option<Asleep>, UndoError> {
     let mut asleep: Option<Asleep> = None;
+    let mut gone = vec![];
     for entry in log.contents()?.pending {
-        let Change::CgroupValue { file, old, .. } = &entry.change else { continue };
+        let Change::CgroupValue { cgroup, inode, file, old, .. } = &entry.change else { continue };
+        if cgroup == freezer.cgroup() && *inode != freezer.inode() || !cgroup.exists() {
+            gone.push(entry.seq);
+            continue;
+        }
         let (by, cpu_max) = match file.as_str() {
             "cgroup.freeze" => (DozeBy::Freeze, None),
             "cpu.max" => (DozeBy::Throttle, old.parse().ok()),
@@ -296,7 +389,19 @@ fn asleep_by_log(log: &UndoLog) -> Result<Option<Asleep>, UndoError> {
         });
         sleep.undo.push(entry.seq);
     }
+    if !gone.is_empty() {
+        log.undone(&gone)?;
+    }
     Ok(asleep)
+}
+
+/// Whether the cgroup is as the log says: the guard may have woken it, or the freeze was never made.
+fn is_true(asleep: &Asleep, freezer: &Freezer) -> bool {
+    match (asleep.by, asleep.cpu_max) {
+        (DozeBy::Throttle, Some(old)) => throttle::read(freezer.cgroup()).is_ok_and(|now| now != old),
+        (DozeBy::Throttle, None) => false,
+        (DozeBy::Freeze, _) => freezer.state().is_ok_and(|state| state.set),
+    }
 }
 
 /// The ids of a cgroup and of all below it: a socket belongs to the cgroup of the process that made it. The

@@ -41,6 +41,14 @@ pub fn unix_from_monotonic_ms(ns: u64) -> u64 {
     unix_now_ms().saturating_sub(monotonic_ns().saturating_sub(ns) / 1_000_000)
 }
 
+/// A time of day on the boot clock.
+pub fn boot_from_system(at: SystemTime) -> Duration {
+    match at.duration_since(SystemTime::now()) {
+        Ok(ahead) => boot_now() + ahead,
+        Err(past) => boot_now().saturating_sub(past.duration()),
+    }
+}
+
 /// The node's local weekday (0 = Monday) and minute after midnight.
 pub fn local_weekday_and_minute() -> (u8, u16) {
     let now = (unix_now_ms() / 1000) as libc::time_t;

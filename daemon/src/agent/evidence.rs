@@ -1,14 +1,25 @@
-//! How a server may doze: what its operator vouches for and what can be seen from outside.
+//! What is asked of a server before a doze and after a wake: evidence, hooks, the canary.
 
 use std::sync::Arc;
 
 use dormouse_api::why;
+use dormouse_packet::headers::TCP;
 
-use super::{Agent, orders::Done};
+use super::{
+    Agent, Message,
+    clock::{boot_from_monotonic, unix_from_boot_ms},
+    managed::Managed,
+    orders::Done,
+};
 use crate::{
-    config::{self, PortSpec, Transport},
-    discover::sockets::{self, OutboundPeer},
-    stage::{Evidence, Outbound, Save, Watchdog},
+    config::{PortSpec, Transport},
+    discover::sockets,
+    evidence::{
+        self, EvidenceDetails, SaveDetails,
+        canary::{Canary, GRACE, Outcome},
+        hooks::{self, Moment},
+    },
+    stage::Evidence,
 };
 
 /// Evidence, with its texts for `why`.
@@ -19,40 +30,79 @@ pub struct Gathered {
 }
 
 impl Agent {
-    pub(super) fn gather(&mut self, name: &str, _run_hook: bool) {
+    pub(super) fn gather(&mut self, name: &str, run_hook: bool) {
         let Some(managed) = self.servers.get(name) else { return };
-        let server = Arc::clone(&managed.config);
-        self.order(name, move |sleeper| {
-            let all = sockets::list(&mut sleeper.ways().sockets.diag).unwrap_or_default();
-            Done::Evidence(judge(&server, &all))
+        let Some(here) = managed.here() else { return };
+        let (server, found) = (Arc::clone(&managed.config), here.brought.found.clone());
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let player_ns = &self.place.node.arrays.state(sleeper.slot).last_player_ns;
+        let last_player = boot_from_monotonic(player_ns.load(std::sync::atomic::Ordering::SeqCst));
+        let (generation, outbox) = (managed.generation, self.outbox.clone());
+        tokio::spawn(async move {
+            let pids = found.pids.clone();
+            let listed = tokio::task::spawn_blocking(move || {
+                let all = sleeper.list_sockets().unwrap_or_default();
+                sockets::inodes(&pids).map(|own| all.clone().owned_by(&own)).unwrap_or(all)
+            });
+            let own = listed.await.unwrap_or_default();
+            let (evidence, details) = evidence::gather(&server, &found, &own, last_player, run_hook).await;
+            let gathered =
+                Gathered { evidence, save: Some(told_save(&details)), watchdog: Some(details.watchdog) };
+            let done = Done::Evidence(gathered);
+            let _ = outbox.send(Message::Done { server: server.name().to_owned(), generation, done });
         });
     }
 
-    pub(super) fn after_wake(&mut self, _name: &str) {}
+    pub(super) fn after_wake(&self, name: &str) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let server = Arc::clone(&managed.config);
+        if server.file.hooks.after_wake.is_none() {
+            return;
+        }
+        tokio::spawn(async move {
+            let Some(hook) = &server.file.hooks.after_wake else { return };
+            if let Err(error) = hooks::run(hook, server.name(), Moment::AfterWake).await {
+                tracing::error!(server = server.name(), %error, "the after_wake hook failed");
+            }
+        });
+    }
 
-    pub(super) fn canary(&mut self, name: &str) {
-        self.order(name, |_| Done::Canary(Ok(())));
+    /// Watches a woken server; never for longer than it must stay awake in any case.
+    pub(super) fn canary(&self, name: &str) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let server = Arc::clone(&managed.config);
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let (main, address) = (here.brought.found.main, here.brought.address);
+        let ports = port_specs(managed);
+        let (generation, outbox) = (managed.generation, self.outbox.clone());
+        tokio::spawn(async move {
+            let grace = GRACE.min(server.limits.min_awake);
+            let canary = Canary { server: &server, main, ports: &ports, address, grace, patience: GRACE };
+            let outcome = match canary.watch(move || sleeper.list_sockets()).await {
+                Outcome::Ok => Ok(()),
+                Outcome::Failed { reason } => Err(reason),
+            };
+            let done = Done::Canary(outcome);
+            let _ = outbox.send(Message::Done { server: server.name().to_owned(), generation, done });
+        });
     }
 }
 
-fn judge(server: &config::Server, all: &sockets::Sockets) -> Gathered {
-    let found = all.outbound().into_iter().find(|link| {
-        link.peer == OutboundPeer::Elsewhere
-            && !server.bears_outbound(PortSpec { transport: Transport::Tcp, port: link.remote.port() })
-    });
-    let save = if server.save_files().is_none() { Save::NotNeeded } else { Save::NoEvidence };
-    let watchdog = match server.watchdog() {
-        config::Watchdog::None => Watchdog::Off,
-        _ => Watchdog::Unknown,
-    };
-    Gathered {
-        evidence: Evidence {
-            save,
-            watchdog,
-            outbound: found.map_or(Outbound::None, |link| Outbound::Found { to: link.remote.to_string() }),
-            watchdog_cure: None,
+fn port_specs(managed: &Managed) -> Vec<PortSpec> {
+    let ports = managed.here().map(|here| here.brought.ports.as_slice()).unwrap_or_default();
+    let transport = |protocol| if protocol == TCP { Transport::Tcp } else { Transport::Udp };
+    ports.iter().map(|port| PortSpec { transport: transport(port.protocol), port: port.number }).collect()
+}
+
+fn told_save(details: &EvidenceDetails) -> why::Save {
+    match &details.save {
+        SaveDetails::Saved { at, by, took } => why::Save::Saved {
+            at_ms: unix_from_boot_ms(*at),
+            by: by.clone(),
+            took_ms: Some(took.as_millis() as u64),
         },
-        save: None,
-        watchdog: None,
+        SaveDetails::NotNeeded { reason } => why::Save::NotNeeded { reason: reason.clone() },
+        SaveDetails::Missing { reason } => why::Save::Missing { reason: reason.clone() },
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Transport,
-    discover::{process, selector::Selector, sockets},
+    discover::{link::HostEnd, process, selector::Selector},
     limits::{Mode, Reaction},
     sleep::Manners,
     stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
@@ -81,6 +81,7 @@ impl Managed {
             manners: self.manners(),
             old_links_wake: server.limits.old_links == Reaction::Wake,
             loopback_wakes: server.limits.loopback == Reaction::Wake,
+            adopt: false,
         })
     }
 }
@@ -101,9 +102,14 @@ impl Agent {
 
     fn look_for(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
+        let adopt = self.records.get(name).is_some_and(|record| record.saved.stage.by().is_some());
         let wanted = match managed.wanted() {
-            Ok(wanted) => wanted,
-            Err(reason) => return managed.absent(reason),
+            Ok(wanted) => Wanted { adopt, ..wanted },
+            Err(reason) => {
+                managed.absent(reason);
+                let slot = managed.slot;
+                return self.place.let_run(name, slot);
+            }
         };
         managed.presence = Presence::Looking;
         managed.generation += 1;
@@ -121,7 +127,6 @@ impl Agent {
         generation: u64,
         outcome: Result<Box<Brought>, BringUpError>,
     ) {
-        let clash = outcome.as_ref().ok().and_then(|brought| self.clash(name, brought));
         let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
         else {
             if let Ok(brought) = outcome {
@@ -129,22 +134,20 @@ impl Agent {
             }
             return;
         };
-        let mut brought = match outcome {
+        let brought = match outcome {
             Ok(brought) => brought,
             Err(error) => {
                 let reason = format!("{:#}", anyhow::Error::from(error));
                 tracing::info!(server = name, reason, "not there");
-                return managed.absent(reason);
+                managed.absent(reason);
+                // It was woken if it slept: nothing of an earlier daemon is left to be adopted.
+                self.records.remove(name);
+                return saved::forget(&self.config.run_dir, name);
             }
         };
-        if let Some(clash) = clash {
-            brought.obstacle = Some(clash);
-        }
         if let Some(obstacle) = &brought.obstacle {
             tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
         }
-        let started_at =
-            brought.found.main.age().map_or_else(|_| boot_now(), |age| boot_now().saturating_sub(age));
         let setup = Setup {
             mode: managed.config.file.mode,
             limits: managed.config.limits.clone(),
@@ -152,7 +155,7 @@ impl Agent {
                 .ports
                 .iter()
                 .any(|port| dormouse_packet::Game::from_number(port.game).spoofable()),
-            started_at,
+            started_at: brought.found.main.started(),
             demotion: saved::load_demotion(&self.config.state_dir, name),
         };
         let machine = match self.records.remove(name) {
@@ -169,19 +172,17 @@ impl Agent {
         }
     }
 
-    /// Another server that claims the same cgroup or the same port on the same road.
-    fn clash(&self, name: &str, brought: &Brought) -> Option<Obstacle> {
-        let other = self.servers.iter().filter(|(other, _)| *other != name).find(|(_, managed)| {
-            managed.here().is_some_and(|here| {
-                here.brought.found.cgroup == brought.found.cgroup
-                    || here.brought.keys.iter().any(|key| brought.keys.contains(key))
-            })
-        });
-        other.map(|(other, _)| Obstacle {
+    /// Another server that claims the same cgroup: neither may freeze it, since the players of each would find it
+    /// frozen behind an open gate of their own.
+    fn shared_cgroup(&self, name: &str) -> Option<Obstacle> {
+        let cgroup = &self.servers.get(name)?.here()?.brought.found.cgroup;
+        let (other, _) = self.servers.iter().find(|(other, managed)| {
+            *other != name && managed.here().is_some_and(|here| here.brought.found.cgroup == *cgroup)
+        })?;
+        Some(Obstacle {
             code: "claimed-twice",
             text: format!(
-                "its cgroup or one of its ports belongs to the server {other} too: give each server file its own \
-                 `select` and `ports`"
+                "its cgroup belongs to the server {other} too: give each server file its own `select` and `ports`"
             ),
         })
     }
@@ -195,7 +196,7 @@ impl Agent {
         if gone || moved {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
-        if here.brought.host_ends.iter().any(|end| nix::net::if_::if_indextoname(end.ifindex).is_err()) {
+        if !here.brought.host_ends.iter().all(is_there) {
             return self.re_hang(name);
         }
         let observation = self.observe(name);
@@ -224,9 +225,6 @@ impl Agent {
         let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
         let slot = managed.slot;
         if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
-            if let Some(demotion) = here.machine.why().demotion {
-                self.demoted(name, &demotion);
-            }
             let place = Arc::clone(&self.place);
             place.node.arrays.set_gate(slot, gate::OPEN);
             let _ = here.brought.sleeper.wake_waiting();
@@ -252,25 +250,26 @@ impl Agent {
 
     /// What the machine needs to know; `None` while the server is being moved.
     fn observe(&mut self, name: &str) -> Option<Observation> {
+        let shared_cgroup = self.shared_cgroup(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);
         let Presence::Here(here) = &managed.presence else { return None };
         let sleeper = Arc::clone(&here.brought.sleeper);
-        let mut ways = sleeper.try_ways()?;
-        let state = ways.freezer.state().ok()?;
+        let state = sleeper.try_ways()?.freezer.state().ok()?;
         let arrays = &self.place.node.arrays;
         let gate_shut = gate::state(arrays.gate(sleeper.slot)) != gate::OPEN;
         let mut accept_queue = None;
         if managed.connections_came && state.frozen {
             managed.connections_came = false;
-            if let Ok(all) = sockets::list(&mut ways.sockets.diag) {
+            if let Ok(all) = sleeper.list_sockets() {
                 accept_queue = all
                     .listeners_on(&sleeper.ports)
                     .map(|l| AcceptQueue { waiting: l.accept_queue, backlog: l.backlog })
                     .max_by_key(|queue| u64::from(queue.waiting) * 100 / u64::from(queue.backlog.max(1)));
+                // Too few for now, or no quiet moment: looked at again.
+                managed.connections_came = accept_queue.is_some_and(|queue| queue.waiting > 0);
             }
         }
-        drop(ways);
         let cpu_percent = match server.limits.busy_cpu_percent {
             Some(_) => cpu_percent(&mut managed.cpu, &here.brought.found.cgroup),
             None => 0,
@@ -285,6 +284,7 @@ impl Agent {
                 .brought
                 .obstacle
                 .clone()
+                .or(shared_cgroup)
                 .or_else(|| refused(&server))
                 .or_else(|| in_window(&server)),
             deep_obstacle: None,
@@ -325,6 +325,11 @@ impl Agent {
         }
         self.feed(name, Event::Knock { class, from: Some(from) });
     }
+}
+
+/// By number and name: nix 0.30 tells of a number that is gone as of an empty name.
+fn is_there(end: &HostEnd) -> bool {
+    nix::net::if_::if_indextoname(end.ifindex).is_ok_and(|name| name.to_bytes() == end.name.as_bytes())
 }
 
 fn cpu_percent(last: &mut Option<(Instant, std::time::Duration)>, cgroup: &std::path::Path) -> u32 {

@@ -1,6 +1,8 @@
 //! One server as the agent knows it.
 
 use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +33,8 @@ pub struct Managed {
     /// Connections were made to it since its accept queue was looked at.
     pub connections_came: bool,
     pub history: History,
+    /// Clients whose bytes were noise, to be hung up on together.
+    pub strangers: BTreeSet<SocketAddr>,
     /// Operators who wait for the answer to `sleep`.
     pub asked_to_sleep: Vec<oneshot::Sender<Result<Stage, Refusal>>>,
     /// Operators who wait until it is awake.
@@ -66,6 +70,7 @@ pub struct History {
     pub last_wake: Option<why::LastWake>,
     /// Wakes whose first answer is still to come.
     pub answer_awaited: Option<AwaitedAnswer>,
+    pub woken_from: Option<Stage>,
     pub save: Option<why::Save>,
     pub watchdog: Option<String>,
     /// In mode observe: what would have been done.
@@ -98,6 +103,7 @@ impl Managed {
             cpu: None,
             connections_came: false,
             history: History::default(),
+            strangers: BTreeSet::new(),
             asked_to_sleep: vec![],
             asked_to_wake: vec![],
         }
@@ -120,6 +126,14 @@ impl Managed {
     /// Not found: left alone for a while.
     pub fn absent(&mut self, reason: String) {
         self.presence = Presence::Absent { reason, again: Instant::now() + RETRY };
+    }
+
+    /// A connection was made to it: its accept queue is looked at soon, however many come.
+    pub fn connection_came(&mut self) {
+        const LOOK_AT_QUEUE: Duration = Duration::from_millis(250);
+        if !std::mem::replace(&mut self.connections_came, true) {
+            self.next_look = self.next_look.min(Instant::now() + LOOK_AT_QUEUE);
+        }
     }
 
     /// The stage that it is really in.

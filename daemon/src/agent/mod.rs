@@ -3,7 +3,7 @@
 
 mod answers;
 mod bring_up;
-mod clock;
+pub(crate) mod clock;
 mod evidence;
 mod journal;
 mod look;
@@ -17,7 +17,7 @@ mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -34,8 +34,9 @@ use managed::Managed;
 use crate::{
     config::{self, Loaded},
     guard,
+    metrics::Metrics,
     sleep::Report,
-    stage,
+    stage, undo,
 };
 
 /// How often the `off` marker and the configuration's age are looked at.
@@ -57,6 +58,8 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// Strangers' connections to this server are to be closed.
+    HangUp(String),
     /// An operator asks.
     Ask(operator::Ask),
     /// SIGHUP, or a file was written by ourselves.
@@ -69,6 +72,7 @@ pub struct Agent {
     config: config::Node,
     paths: guard::Paths,
     place: Arc<Place>,
+    metrics: Arc<Metrics>,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -83,6 +87,7 @@ pub struct Agent {
 impl Agent {
     async fn run(mut self) {
         self.reload();
+        self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -108,6 +113,7 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
             Message::Stop(_) => {}
@@ -118,10 +124,30 @@ impl Agent {
         let off = self.paths.is_off();
         if off != self.off {
             self.off = off;
-            if off { self.turn_off() } else { self.reload() }
+            if off { self.turn_off() } else { self.turn_on() }
         }
+        self.measure();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
+        }
+    }
+
+    /// What only counts up elsewhere is read off.
+    fn measure(&self) {
+        self.metrics.guard_up(guard::is_running(&self.paths));
+        for (name, managed) in &self.servers {
+            let Some(here) = managed.here() else { continue };
+            let sleeper = &here.brought.sleeper;
+            if let Ok(counters) = self.place.node.door().counters(sleeper.slot) {
+                let (replayed, expired) = (sleeper.replayed.load(SeqCst), sleeper.expired.load(SeqCst));
+                self.metrics.door(name, &counters, replayed, expired);
+            }
+            self.metrics.server(name, &managed.config.profile.name, managed.stage());
+            let refusal = match here.machine.why().reason {
+                stage::Reason::StaysAwake(refusal) => Some(refusal),
+                _ => None,
+            };
+            self.metrics.sleep_refused(name, refusal.as_ref());
         }
     }
 
@@ -133,9 +159,64 @@ impl Agent {
         }
     }
 
+    /// The marker is gone. `off` took the pins of the maps away, by which the guard knows that we live.
+    fn turn_on(&mut self) {
+        tracing::info!("dormouse is on again");
+        if let Err(error) = self.place.node.door().pin_maps() {
+            tracing::error!(%error, "the guard can't see this daemon and wakes who sleeps; restart dormoused");
+        }
+        self.reload();
+    }
+
+    /// Once at the start: who was asleep when an earlier daemon ended and is not managed any more (its file is
+    /// gone or wrong, or dormouse is off) is woken, and the door forgets whom nobody has.
+    fn end_leftovers(&mut self) {
+        let mine: BTreeSet<u32> = self.servers.values().map(|managed| managed.slot).collect();
+        let mut door = self.place.node.door();
+        for (key, server) in door.watched() {
+            if !mine.contains(&server.slot) {
+                door.unwatch(&key);
+            }
+        }
+        drop(door);
+        let servers = &self.servers;
+        self.records.retain(|name, record| {
+            let managed = servers.contains_key(name);
+            if !managed {
+                self.place.node.give_up(record.slot);
+                saved::forget(&self.config.run_dir, name);
+            }
+            managed
+        });
+        let logs = match undo::logs(&self.config.run_dir) {
+            Ok(logs) => logs,
+            Err(error) => return tracing::error!(%error, "what an earlier daemon changed can't be read"),
+        };
+        for log in logs {
+            let undo::Owner::Server(name) = log.owner() else { continue };
+            if self.servers.contains_key(name) {
+                continue;
+            }
+            tracing::info!(server = name, "it is not managed any more: what was changed is put back");
+            match log.play_back() {
+                Err(error) => {
+                    tracing::error!(server = name, %error, "could not be put back; `dormouse off` will")
+                }
+                Ok(played) => {
+                    for (change, outcome) in played.changes {
+                        if let Err(error) = outcome {
+                            tracing::error!(server = name, %change, %error, "could not be put back");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// Wakes a server that is no longer managed, and takes its door off.
     fn let_go(&self, name: &str, managed: Managed) {
         saved::forget(&self.config.run_dir, name);
+        self.metrics.forget(name);
         if let managed::Presence::Here(here) = managed.presence {
             let place = Arc::clone(&self.place);
             tokio::task::spawn_blocking(move || {
@@ -153,6 +234,7 @@ impl Agent {
             return;
         }
         let loaded = config::load(&self.config, SystemTime::now());
+        self.metrics.config_errors(loaded.errors.len());
         for error in &loaded.errors {
             tracing::error!("{error}");
         }

@@ -1,5 +1,7 @@
 //! The operator's side: what the socket asks becomes a message to the agent, with a place for the answer.
 
+use std::{sync::Arc, time::SystemTime};
+
 use dormouse_api::{
     Problem,
     adopt::{AdoptRequest, AdoptResult},
@@ -13,7 +15,10 @@ use dormouse_api::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Handle, Message};
-use crate::socket::{Answer, Operator};
+use crate::{
+    adopt, config, preflight,
+    socket::{Answer, Operator},
+};
 
 /// A place for an answer.
 pub type To<T> = oneshot::Sender<Answer<T>>;
@@ -92,10 +97,19 @@ impl Operator for Handle {
     }
 
     async fn preflight(&self) -> Answer<Preflight> {
-        Err(Problem::internal("not there yet"))
+        let node = self.config.clone();
+        let looked = tokio::task::spawn_blocking(move || preflight::preflight(&node));
+        looked.await.map_err(|error| Problem::internal(error.to_string()))
     }
 
-    async fn adopt(&self, _request: AdoptRequest) -> Answer<AdoptResult> {
-        Err(Problem::internal("not there yet"))
+    async fn adopt(&self, request: AdoptRequest) -> Answer<AdoptResult> {
+        let (node, place) = (self.config.clone(), Arc::clone(&self.place));
+        let adopted = tokio::task::spawn_blocking(move || {
+            let loaded = config::load(&node, SystemTime::now());
+            adopt::adopt(&node, &place.root, &place.helper, &loaded, &request).map_err(Problem::from)
+        });
+        let result = adopted.await.map_err(|error| Problem::internal(error.to_string()))?;
+        self.reload();
+        result
     }
 }

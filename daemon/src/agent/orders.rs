@@ -8,6 +8,7 @@ use std::{
 };
 
 use dormouse_api::event::EventKind;
+use dormouse_packet::Class;
 
 use super::{
     Agent, Message,
@@ -15,6 +16,7 @@ use super::{
     saved,
 };
 use crate::{
+    discover::process::{self, Resident},
     door::monotonic_ns,
     limits::DozeBy,
     memory::{
@@ -24,16 +26,20 @@ use crate::{
         prefetch::{Prefetched, Progress, prefetch},
         working_set::WorkingSets,
     },
-    sleep::{Sleeper, Thawed, WakeError, Woken},
+    sleep::{DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
     undo::Change,
 };
 
 /// What became of an order.
 pub enum Done {
-    Dozed { by: DozeBy, size_bytes: u64 },
-    DozeAborted { reason: String },
-    Deep(Result<PagedOut, String>),
+    Dozed {
+        by: DozeBy,
+        size_bytes: u64,
+    },
+    DozeAborted(Result<DozeAborted, &'static str>),
+    /// And what was on swap before, bytes: of an earlier sleep, not touched since.
+    Deep(Result<(PagedOut, u64), String>),
     Thawed(Result<Thawed, String>),
     Woken(Result<Option<Woken>, WakeError>),
     Evidence(super::evidence::Gathered),
@@ -100,17 +106,18 @@ impl Agent {
         let paths = self.paths.clone();
         self.order(name, move |sleeper| {
             if paths.is_off() {
-                return Done::DozeAborted { reason: "dormouse is off".to_owned() };
+                return Done::DozeAborted(Err("dormouse is off"));
             }
-            let size_bytes = anonymous_bytes(&cgroup);
+            let before = memory_of(&cgroup);
+            let size_bytes = before.anonymous + before.swapped;
             match sleeper.doze(by, percent, decided_ns) {
                 // `off` may have come between the look and the freeze.
                 Ok(_) if paths.is_off() => {
                     let _ = sleeper.wake_waiting();
-                    Done::DozeAborted { reason: "dormouse is off".to_owned() }
+                    Done::DozeAborted(Err("dormouse is off"))
                 }
                 Ok(_) => Done::Dozed { by, size_bytes },
-                Err(error) => Done::DozeAborted { reason: error.to_string() },
+                Err(aborted) => Done::DozeAborted(Ok(aborted)),
             }
         });
     }
@@ -118,15 +125,17 @@ impl Agent {
     fn go_deep(&mut self, name: &str) {
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
-        let group = Group::new(here.brought.found.cgroup.clone());
+        let cgroup = here.brought.found.cgroup.clone();
+        let group = Group::new(cgroup.clone());
         let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
             sleeper.allow_deep(cancel.clone());
             let log = sleeper.ways().log.clone();
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
+            let swapped = memory_of(&cgroup).swapped;
             let out = page_out(&group, bounds, &cancel, &mut write_limit);
-            Done::Deep(out.map_err(|error| error.to_string()))
+            Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
     }
 
@@ -173,11 +182,18 @@ impl Agent {
                 tracing::info!(server = name, ?by, "dozing");
                 self.feed(name, Event::DozeDone);
             }
-            Done::DozeAborted { reason } => {
+            Done::DozeAborted(aborted) => {
+                let reason = match &aborted {
+                    Ok(aborted) => {
+                        self.metrics.doze_aborted(aborted);
+                        aborted.to_string()
+                    }
+                    Err(off) => (*off).to_owned(),
+                };
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
-            Done::Deep(Ok(out)) => self.deep(name, &out),
+            Done::Deep(Ok((out, swapped))) => self.deep(name, &out, swapped),
             Done::Deep(Err(reason)) => {
                 tracing::warn!(server = name, reason, "page-out failed");
                 self.feed(name, Event::DeepAborted { reason });
@@ -215,12 +231,20 @@ impl Agent {
         }
     }
 
-    fn deep(&mut self, name: &str, out: &PagedOut) {
+    fn deep(&mut self, name: &str, out: &PagedOut, swapped: u64) {
         let Some(managed) = self.servers.get_mut(name) else { return };
-        let bytes = out.handed_back.bytes;
-        tracing::info!(server = name, paged_out = out.paged_out, handed_back = bytes, took = ?out.took, "paged out");
-        managed.history.handed_back =
-            Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: out.paged_out });
+        let bytes = out.handed_back.bytes + swapped;
+        tracing::info!(server = name, ?out, swapped, "paged out");
+        self.metrics.swap_written(name, out.paged_out);
+        // Who came meanwhile has it all back already, or is about to.
+        if managed.stage().by().is_some() {
+            managed.history.handed_back = Some(HandedBack {
+                bytes,
+                estimated: out.handed_back.estimated,
+                written_bytes: out.paged_out,
+            });
+            self.metrics.handed_back(name, bytes);
+        }
         match out.stopped {
             Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
             None => self.feed(name, Event::DeepDone { bytes }),
@@ -229,8 +253,9 @@ impl Agent {
 
     fn thawed(&mut self, name: &str, outcome: Result<Thawed, String>) {
         match outcome {
-            Ok(Thawed::Again { replayed }) => {
+            Ok(Thawed::Again { replayed, unfinished }) => {
                 if replayed > 0 {
+                    self.metrics.query_answered(name);
                     self.tell(
                         name,
                         EventKind::Answered,
@@ -238,6 +263,10 @@ impl Agent {
                     );
                 }
                 self.feed(name, Event::ThawDone);
+                if unfinished {
+                    // As if somebody asked anew: the next short thaw comes when the limits allow it.
+                    self.feed(name, Event::Knock { class: Class::Query, from: None });
+                }
             }
             Ok(Thawed::NotFrozen) => self.feed(name, Event::ThawDone),
             Ok(Thawed::Woken(woken, why)) => {
@@ -258,6 +287,7 @@ impl Agent {
         if let Err(error) = saved::store_demotion(&self.config.state_dir, name, demotion) {
             tracing::error!(server = name, %error, "its demotion can't be stored: it would be forgotten at a restart");
         }
+        self.metrics.demoted(name);
         self.tell(name, EventKind::Demoted, Some(format!("{}; {}", demotion.reason, demotion.cure)));
     }
 
@@ -328,10 +358,9 @@ impl Agent {
 /// How long after a wake its working set is read off.
 const RECORD_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Anonymous memory of all processes of a cgroup, resident or on swap.
-pub fn anonymous_bytes(cgroup: &Path) -> u64 {
-    let pids = crate::discover::process::cgroup_pids(cgroup).unwrap_or_default();
-    crate::discover::process::resident(&pids).map(|resident| resident.anonymous).unwrap_or_default()
+/// The memory of all processes of a cgroup.
+pub fn memory_of(cgroup: &Path) -> Resident {
+    process::resident(&process::cgroup_pids(cgroup).unwrap_or_default()).unwrap_or_default()
 }
 
 /// A limit is a change like any other: its old value goes into the undo log first.

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dormouse_abi::node;
 use dormouse_api::{
     event::{Class as ToldClass, EventKind},
     status::Stage as ToldStage,
@@ -14,22 +13,26 @@ use dormouse_api::{
 use dormouse_packet::{Class, headers::TCP};
 
 use super::{
-    Agent,
+    Agent, Message,
     clock::unix_from_monotonic_ms,
     managed::{AwaitedAnswer, Presence, phases},
 };
 use crate::{
-    discover::sockets,
     door::Knock,
     limits::FirstSpeaker,
     sleep::{Report, Woken},
-    stage::{Event, Stage},
+    stage::{Cause, Event, Stage},
 };
 
 /// How long a woken server may take to its first answer before nobody waits for it any more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked for meanwhile.
 const LOOK_FOR_ANSWER: Duration = Duration::from_millis(50);
+
+/// How long strangers' connections are gathered before they are closed.
+const HANG_UP_EVERY: Duration = Duration::from_millis(200);
+/// More than this many in that time are closed by their own time-outs.
+const MOST_STRANGERS: usize = 1024;
 
 impl Agent {
     pub(super) fn report(&mut self, report: Report) {
@@ -42,9 +45,12 @@ impl Agent {
             Report::WakeFailed { slot, reason } => {
                 self.with_slot(slot, |agent, name| agent.feed(name, Event::WakeFailed { reason }));
             }
+            Report::Queried(slot) => self.with_slot(slot, |agent, name| {
+                agent.feed(name, Event::Knock { class: Class::Query, from: None });
+            }),
             Report::Connected(slot) => self.with_slot(slot, |agent, name| {
                 if let Some(managed) = agent.servers.get_mut(name) {
-                    managed.connections_came = true;
+                    managed.connection_came();
                 }
             }),
             Report::Handshake(knock) => {
@@ -52,7 +58,7 @@ impl Agent {
             }
             Report::Patience(knock) => self.with_slot(knock.slot, |agent, name| {
                 if let Some(managed) = agent.servers.get_mut(name) {
-                    managed.connections_came = true;
+                    managed.connection_came();
                     let patience = managed.config.limits.patience;
                     agent.check(name, knock, patience);
                 }
@@ -75,7 +81,38 @@ impl Agent {
             told.class = Some(told_class(knock.class));
             self.journal.note(told);
         }
+        if knock.class == Class::Noise && knock.protocol == TCP {
+            self.hang_up_soon(name, knock);
+        }
         self.knocked(name, knock.class, knock.from);
+    }
+
+    /// Closes strangers' connections, many at a time: each list of sockets costs, and strangers come in herds.
+    fn hang_up_soon(&mut self, name: &str, knock: &Knock) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let first = managed.strangers.is_empty();
+        if managed.strangers.len() < MOST_STRANGERS {
+            managed.strangers.insert(knock.from);
+        }
+        if first {
+            let (server, outbox) = (name.to_owned(), self.outbox.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(HANG_UP_EVERY).await;
+                let _ = outbox.send(Message::HangUp(server));
+            });
+        }
+    }
+
+    pub(super) fn hang_up(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let strangers = std::mem::take(&mut managed.strangers);
+        let Some(here) = managed.here() else { return };
+        let sleeper = std::sync::Arc::clone(&here.brought.sleeper);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = sleeper.close_connections(&strangers) {
+                tracing::debug!(server = %sleeper.name, %error, "strangers were not hung up on");
+            }
+        });
     }
 
     /// After `wait`, asks the server's kernel whether the connection is still there; if so, a player is
@@ -89,13 +126,11 @@ impl Agent {
                 return;
             }
             let _ = tokio::task::spawn_blocking(move || {
-                let there = sleeper.try_ways().is_some_and(|mut ways| {
-                    sockets::list(&mut ways.sockets.diag).is_ok_and(|all| {
-                        all.connections_on(&[knock.server_port]).any(|connection| {
-                            !connection.closed_by_remote
-                                && connection.remote.port() == knock.from.port()
-                                && connection.remote.ip().to_canonical() == knock.from.ip()
-                        })
+                let there = sleeper.list_sockets().is_ok_and(|all| {
+                    all.connections_on(&[knock.server_port]).any(|connection| {
+                        !connection.closed_by_remote
+                            && connection.remote.port() == knock.from.port()
+                            && connection.remote.ip().to_canonical() == knock.from.ip()
                     })
                 });
                 let silent_is_a_player = sleeper.manners().first_speaker != FirstSpeaker::Client;
@@ -130,6 +165,15 @@ impl Agent {
             Some(AwaitedAnswer { woken: *woken, until: Instant::now() + ANSWER_WITHIN });
         managed.history.handed_back = None;
         managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
+        let by = woken.by;
+        let from_by = if deep { Stage::Deep { by } } else { Stage::Dozing { by } };
+        managed.history.woken_from = Some(from_by);
+        let cause = match from {
+            Some(knock) => Cause::Player { from: Some(knock.from) },
+            None => managed.here().and_then(|here| here.machine.why().last_cause).unwrap_or(Cause::Doubt),
+        };
+        self.metrics.woken(name, &cause, from_by);
+        self.metrics.handed_back(name, 0);
         let mut told = self.told(name, EventKind::Wake, Some(what));
         told.from = from.map(|knock| knock.from.to_string());
         told.class = from.map(|knock| told_class(knock.class));
@@ -148,17 +192,20 @@ impl Agent {
         let Presence::Here(here) = &managed.presence else { return };
         let node = &self.place.node;
         let state = node.arrays.state(here.brought.sleeper.slot);
-        let answer = state.answer_ns.load(SeqCst);
+        let answer = state.answer_ns.swap(0, SeqCst);
         if answer != 0 {
             managed.history.answer_awaited = None;
-            node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+            node.arrays.answer_came();
+            if let (Some(from), Some(knocked)) = (managed.history.woken_from, awaited.woken.knocked_ns) {
+                self.metrics.answered(from, Duration::from_nanos(answer.saturating_sub(knocked)));
+            }
             if let Some(last) = &mut managed.history.last_wake {
                 last.phases = phases(&awaited.woken, Some(answer));
             }
         } else if Instant::now() > awaited.until {
             managed.history.answer_awaited = None;
             if state.await_answer_ns.swap(0, SeqCst) != 0 {
-                node.arrays.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+                node.arrays.answer_came();
             }
         } else if managed.stage() == Stage::Awake {
             managed.next_look = managed.next_look.min(Instant::now() + LOOK_FOR_ANSWER);

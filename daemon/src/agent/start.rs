@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -20,6 +21,7 @@ use crate::{
     discover::mounts::{CgroupRoot, MountError},
     door::{Door, DoorError, Replayer, monotonic_ns},
     guard,
+    metrics::{self, Metrics},
     netns::{Helper, NetnsError},
     sleep::{Node, watch},
     socket,
@@ -33,6 +35,8 @@ const BEATS: u32 = 8;
 pub struct Handle {
     pub(super) outbox: mpsc::UnboundedSender<Message>,
     pub(super) journal: Arc<Journal>,
+    pub(super) config: config::Node,
+    pub(super) place: Arc<Place>,
 }
 
 impl Handle {
@@ -78,6 +82,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         std::fs::create_dir_all(path)
             .map_err(|source| StartError::Directory { path: path.clone(), source })?;
     }
+    // Before anything is touched: a second daemon on the same directories would take the ring and the replay
+    // socket's cookie away from the first.
+    let (listener, bound) = socket::listen(&config.socket())?;
     let root = match &config.cgroup_root {
         Some(path) => CgroupRoot::at(path)?,
         None => CgroupRoot::find()?,
@@ -86,9 +93,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     let door = Door::load(&config.pin_dir)?;
     let replayer = Replayer::new().map_err(StartError::Replayer)?;
     let seed = monotonic_ns() ^ u64::from(std::process::id()) << 32;
-    door.configure(config.stale_after, replayer.cookie(), seed);
+    door.configure(config.stale_after, config.guard_limit, replayer.cookie(), seed);
     let (reports, mut reported) = mpsc::unbounded_channel();
     let node = Arc::new(Node::new(door, replayer, reports)?);
+    let records: BTreeMap<_, _> =
+        saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
+    node.expect(records.values().map(|record| record.slot));
     let (outbox, inbox) = mpsc::unbounded_channel();
     let journal = Arc::new(Journal::default());
     heartbeat(&node, config.stale_after / BEATS)?;
@@ -103,8 +113,17 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             let _ = forward.send(Message::Report(report));
         }
     });
-    let (listener, bound) = socket::listen(&config.socket())?;
-    let handle = Handle { outbox: outbox.clone(), journal: Arc::clone(&journal) };
+    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let handle = Handle {
+        outbox: outbox.clone(),
+        journal: Arc::clone(&journal),
+        config: config.clone(),
+        place: Arc::clone(&place),
+    };
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    if let Some(address) = config.metrics_listen {
+        serve_metrics(address, &metrics);
+    }
     let operator = Arc::new(handle.clone());
     tokio::spawn(async move {
         let _bound = bound;
@@ -117,11 +136,10 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         state_dir: config.state_dir.clone(),
         pin_dir: config.pin_dir.clone(),
     };
-    let records =
-        saved::load(&config.run_dir).into_iter().map(|record| (record.name.clone(), record)).collect();
     let agent = Agent {
         off: paths.is_off(),
-        place: Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node }),
+        place,
+        metrics,
         config,
         paths,
         loaded: Loaded::default(),
@@ -133,6 +151,23 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     };
     tokio::spawn(agent.run());
     Ok(handle)
+}
+
+/// Metrics are worth having, not worth failing for: who asks in vain finds the reason in the log.
+fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) {
+    let metrics = Arc::clone(metrics);
+    tokio::spawn(async move {
+        match metrics::bind(address).await {
+            Ok(listener) => {
+                if let Err(error) = metrics::serve(listener, metrics).await {
+                    tracing::error!(%error, "metrics are no longer served");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "metrics are not served; set metrics_listen to a free address")
+            }
+        }
+    });
 }
 
 /// A thread that does nothing else: whatever else hangs, a living daemon is known to live; a stopped one is

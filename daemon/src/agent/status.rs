@@ -14,7 +14,7 @@ use super::{
     Agent,
     clock::{unix_from_boot_ms, unix_now_ms},
     managed::{Managed, Presence},
-    orders::anonymous_bytes,
+    orders::memory_of,
 };
 use crate::{
     config,
@@ -158,8 +158,8 @@ fn memory(managed: &Managed) -> (u64, u64) {
     if let Some(handed) = managed.history.handed_back {
         (managed.history.size_bytes.saturating_sub(handed.bytes), managed.history.size_bytes)
     } else {
-        let now = anonymous_bytes(&here.brought.found.cgroup);
-        (now, now)
+        let now = memory_of(&here.brought.found.cgroup);
+        (now.anonymous, now.anonymous + now.swapped)
     }
 }
 

@@ -117,7 +117,7 @@ pub fn built_in() -> Limits {
         doze_by: DozeBy::Throttle,
         // Enough for an idle server to hold its timers and connections.
         throttle_percent: 10,
-        resident_min: 64 << 20,
+        resident_min: 0,
         min_awake: Duration::from_mins(5),
         grace_after_start: Duration::from_mins(10),
         wakes_per_hour: 12,

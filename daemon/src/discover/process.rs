@@ -63,6 +63,13 @@ impl ProcessId {
             .map_err(|source| ProcessError::from_proc(self.pid, "stat", source))
     }
 
+    /// When it was started, on the boot clock. The same at every call, unlike a difference to now: it tells a
+    /// process from the one that took its place.
+    pub fn started(self) -> Duration {
+        let ticks = procfs::ticks_per_second();
+        Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
+    }
+
     /// Time since it was started.
     pub fn age(self) -> Result<Duration, ProcessError> {
         let path = PathBuf::from("/proc/uptime");
@@ -72,9 +79,7 @@ impl ProcessId {
         let Some(uptime) = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
             return Err(ProcessError::Malformed { path, text });
         };
-        let ticks = procfs::ticks_per_second();
-        let start = Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1));
-        Ok(uptime.saturating_sub(start))
+        Ok(uptime.saturating_sub(self.started()))
     }
 
     /// Its command line, empty for a zombie or a kernel thread.
@@ -174,6 +179,8 @@ pub struct Resident {
     pub total: u64,
     /// Anonymous memory: what a deep server can hand back.
     pub anonymous: u64,
+    /// Anonymous memory that is on swap, beside `total`.
+    pub swapped: u64,
 }
 
 /// The sum over the processes; one that has gone counts nothing.
@@ -187,6 +194,7 @@ pub fn resident(pids: &[i32]) -> Result<Resident, ProcessError> {
             Ok(status) => {
                 sum.total += status.vmrss.unwrap_or(0) * 1024;
                 sum.anonymous += status.rssanon.unwrap_or(0) * 1024;
+                sum.swapped += status.vmswap.unwrap_or(0) * 1024;
             }
             Err(ProcessError::Gone { .. }) => {}
             Err(error) => return Err(error),

@@ -185,6 +185,31 @@ impl Raw {
     }
 }
 
+/// `SOCK_DESTROY` of linux/sock_diag.h (Linux 4.5, CONFIG_INET_DIAG_DESTROY).
+const SOCK_DESTROY: u16 = 21;
+
+/// Closes a connection as its own kernel would: the remote end gets a reset, what it sent is thrown away, and
+/// the server, when it runs again, accepts a closed socket. Needs CAP_NET_ADMIN over the namespace.
+pub fn close(diag: &mut Netlink, connection: &Connection) -> Result<(), NetlinkError> {
+    let ends = [connection.local, connection.remote];
+    let family = if connection.remote.is_ipv4() { AF_INET } else { AF_INET6 };
+    // struct inet_diag_req_v2 of linux/inet_diag.h; all states, any cookie.
+    let mut request = vec![family, IPPROTO_TCP, 0, 0];
+    request.extend(u32::MAX.to_ne_bytes());
+    for end in ends {
+        request.extend(end.port().to_be_bytes());
+    }
+    for end in ends {
+        match end.ip() {
+            IpAddr::V4(v4) => request.extend(v4.octets().into_iter().chain([0; 12])),
+            IpAddr::V6(v6) => request.extend(v6.octets()),
+        }
+    }
+    request.extend([0; 4]);
+    request.extend([0xff; 8]);
+    diag.request(SOCK_DESTROY, Ask::One, &request).map(drop)
+}
+
 impl Sockets {
     fn add_tcp(&mut self, raw: &Raw) {
         let &Raw { local, remote, inode, v6_only, .. } = raw;

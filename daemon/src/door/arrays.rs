@@ -112,6 +112,12 @@ impl Arrays {
         self.node.at(index)
     }
 
+    /// One server less is waiting for its first answer.
+    pub fn answer_came(&self) {
+        let waiting = self.node.at(node::AWAITING_ANSWER);
+        let _ = waiting.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1));
+    }
+
     pub fn state(&self, slot: u32) -> &StateCells {
         self.states.at(slot)
     }
@@ -176,6 +182,9 @@ impl Arrays {
     pub fn reset(&self, slot: u32) {
         self.gates.at(slot).store(gate::word(OPEN, 0), SeqCst);
         let state = self.state(slot);
+        if state.await_answer_ns.load(SeqCst) != 0 || state.answer_ns.load(SeqCst) != 0 {
+            self.node(node::AWAITING_ANSWER).fetch_sub(1, SeqCst);
+        }
         for cell in [
             &state.last_player_ns,
             &state.wake_ns,

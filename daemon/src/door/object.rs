@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::IpAddr,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
@@ -70,6 +71,8 @@ pub struct Door {
     servers: HashMap<MapData, ServerKey, ServerRef>,
     flows: HashMap<MapData, FlowKey, Flow>,
     counters: PerCpuArray<MapData, Counters>,
+    /// Every map by its name, to pin it anew.
+    maps: Vec<(String, MapData)>,
 }
 
 impl Door {
@@ -104,10 +107,11 @@ impl Door {
             array(&ebpf, "QUOTAS")?,
         )
         .map_err(DoorError::Mmap)?;
+        let maps = handles(&ebpf, &dir)?;
         let servers = typed(&mut ebpf, "SERVERS")?;
         let flows = typed(&mut ebpf, "FLOWS")?;
         let counters = typed(&mut ebpf, "COUNTERS")?;
-        let mut door = Self { ebpf, hook, dir, arrays: Arc::new(arrays), servers, flows, counters };
+        let mut door = Self { ebpf, hook, dir, arrays: Arc::new(arrays), servers, flows, counters, maps };
         for name in ["door", "answer"] {
             let program = door.program(name)?;
             program
@@ -123,6 +127,22 @@ impl Door {
 
     pub fn arrays(&self) -> Arc<Arrays> {
         Arc::clone(&self.arrays)
+    }
+
+    /// Pins the maps where they are not pinned any more: `off` took the pins, and it is over.
+    ///
+    /// # Errors
+    /// bpffs.
+    pub fn pin_maps(&self) -> Result<(), DoorError> {
+        let failed = |source| DoorError::Pins { path: self.dir.clone(), source };
+        fs::create_dir_all(&self.dir).map_err(failed)?;
+        for (name, map) in &self.maps {
+            let pin = self.dir.join(name);
+            if !pin.exists() {
+                map.pin(&pin).map_err(|error| failed(io::Error::other(error)))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn links_dir(&self) -> PathBuf {
@@ -170,6 +190,11 @@ impl Door {
     /// Forgets a (scope, port, protocol); one that is not there is fine.
     pub fn unwatch(&mut self, key: &ServerKey) {
         let _ = self.servers.remove(key);
+    }
+
+    /// Whom a (scope, port, protocol) is routed to.
+    pub fn server_at(&self, key: &ServerKey) -> Option<ServerRef> {
+        self.servers.get(key, 0).ok()
     }
 
     /// Every (scope, port, protocol) that is routed now.
@@ -245,11 +270,12 @@ impl Door {
         Ok(RecordReader::new(ring, self.arrays()))
     }
 
-    /// Sets the node-wide values: when a heartbeat is stale, whose packets are replays, the hash's seed.
-    pub fn configure(&self, stale_after: Duration, replay_cookie: u64, seed: u64) {
+    /// Sets the node-wide values: when a heartbeat is stale, how long the guard waits then, whose packets are replays, the hash's seed.
+    pub fn configure(&self, stale_after: Duration, guard_limit: Duration, replay_cookie: u64, seed: u64) {
         let node = |index| self.arrays.node(index);
         node(node::HEARTBEAT_NS).store(monotonic_ns(), SeqCst);
         node(node::STALE_AFTER_NS).store(stale_after.as_nanos() as u64, SeqCst);
+        node(node::GUARD_LIMIT_NS).store(guard_limit.as_nanos() as u64, SeqCst);
         node(node::REPLAY_COOKIE).store(replay_cookie, SeqCst);
         if node(node::SEED).load(SeqCst) == 0 {
             node(node::SEED).store(seed, SeqCst);
@@ -259,6 +285,28 @@ impl Door {
 
 fn missing_map(name: &'static str) -> DoorError {
     DoorError::Map { name, source: Box::new(MapError::InvalidName { name: name.to_owned() }) }
+}
+
+/// A second descriptor of every map that is pinned.
+fn handles(ebpf: &Ebpf, dir: &Path) -> Result<Vec<(String, MapData)>, DoorError> {
+    let mut handles = vec![];
+    for (name, map) in ebpf.maps().filter(|(name, _)| dir.join(name).exists()) {
+        let (Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)) = map
+        else {
+            continue;
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| {
+            DoorError::Mmap(nix::Error::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))
+        })?;
+        let copy = MapData::from_fd(fd)
+            .map_err(|source| DoorError::Map { name: "maps", source: Box::new(source) })?;
+        handles.push((name.to_owned(), copy));
+    }
+    Ok(handles)
 }
 
 fn array<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, DoorError> {

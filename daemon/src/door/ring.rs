@@ -46,6 +46,15 @@ pub enum Record {
     Knock(Knock),
 }
 
+impl Record {
+    pub fn knock(&self) -> &Knock {
+        match self {
+            Self::Parked(parked) => &parked.knock,
+            Self::Knock(knock) => knock,
+        }
+    }
+}
+
 /// The only reader of the ring.
 pub struct RecordReader {
     ring: RingBuf<MapData>,

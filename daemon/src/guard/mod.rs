@@ -43,7 +43,7 @@ pub struct Timing {
     /// A heartbeat older than this is stale; the door's own value, when it can be read, counts instead
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub stale_after: Duration,
-    /// With a heartbeat stale for this long, every sleeper is woken
+    /// With a heartbeat stale for this long, every sleeper is woken; the door's own value counts instead as well
     #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
     pub guard_limit: Duration,
 }

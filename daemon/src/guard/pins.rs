@@ -54,11 +54,15 @@ impl Pins {
 
     pub(super) fn reading(&self) -> Reading {
         let value = |index| self.node.load(index, 0).unwrap_or(0);
-        let stale_after = match value(node::STALE_AFTER_NS) {
+        let time = |index| match value(index) {
             0 => None,
             ns => Some(Duration::from_nanos(ns)),
         };
-        Reading::Heartbeat { ns: value(node::HEARTBEAT_NS), stale_after }
+        Reading::Heartbeat {
+            ns: value(node::HEARTBEAT_NS),
+            stale_after: time(node::STALE_AFTER_NS),
+            guard_limit: time(node::GUARD_LIMIT_NS),
+        }
     }
 
     /// Whether somebody asked for the server of this slot; a slot that the door does not have counts as asked

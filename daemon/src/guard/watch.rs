@@ -5,8 +5,9 @@ use std::time::Duration;
 /// What the guard sees of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// `CLOCK_MONOTONIC` of the last heartbeat, nanoseconds, 0 = none yet; and how old it may be.
-    Heartbeat { ns: u64, stale_after: Option<Duration> },
+    /// `CLOCK_MONOTONIC` of the last heartbeat, nanoseconds, 0 = none yet; how old it may be, and how long it may
+    /// stay so.
+    Heartbeat { ns: u64, stale_after: Option<Duration>, guard_limit: Option<Duration> },
     /// The pins are missing or are not what they should be.
     Unreadable,
 }
@@ -40,7 +41,7 @@ impl Watch {
     pub fn judge(&mut self, now: u64, reading: Reading) -> Verdict {
         let age = |since: u64| Duration::from_nanos(now.saturating_sub(since));
         match reading {
-            Reading::Heartbeat { ns, stale_after } => {
+            Reading::Heartbeat { ns, stale_after, guard_limit } => {
                 let known = ns != 0 && ns <= now;
                 if known && age(ns) <= stale_after.unwrap_or(self.stale_after) {
                     self.trouble_since = None;
@@ -49,7 +50,11 @@ impl Watch {
                 let seen = *self.trouble_since.get_or_insert(now);
                 // The heartbeat itself knows best since when, also over a restart of the guard.
                 let since = if known { ns } else { seen };
-                if age(since) >= self.guard_limit { Verdict::Abandoned } else { Verdict::Stale }
+                if age(since) >= guard_limit.unwrap_or(self.guard_limit) {
+                    Verdict::Abandoned
+                } else {
+                    Verdict::Stale
+                }
             }
             Reading::Unreadable => {
                 let seen = *self.trouble_since.get_or_insert(now);
@@ -71,7 +76,7 @@ mod tests {
     }
 
     fn beat(ns: u64) -> Reading {
-        Reading::Heartbeat { ns, stale_after: None }
+        Reading::Heartbeat { ns, stale_after: None, guard_limit: None }
     }
 
     #[test]
@@ -86,7 +91,8 @@ mod tests {
 
     #[test]
     fn the_doors_own_limit_counts() {
-        let reading = Reading::Heartbeat { ns: START, stale_after: Some(Duration::from_secs(5)) };
+        let reading =
+            Reading::Heartbeat { ns: START, stale_after: Some(Duration::from_secs(5)), guard_limit: None };
         assert_eq!(watch().judge(START + 5 * SECOND, reading), Verdict::Alive);
         assert_eq!(watch().judge(START + 5 * SECOND + 1, reading), Verdict::Stale);
     }

@@ -70,9 +70,16 @@ impl Judge {
         result
     }
 
-    /// Never more than went out: what others freed meanwhile is not ours.
-    pub(super) fn handed_back(self, paged_out: u64) -> HandedBack {
-        HandedBack { bytes: (self.sum.max(0) as u64).min(paged_out), estimated: self.estimated }
+    /// Never more than went out: what others freed meanwhile is not ours. Without a controller the machine's
+    /// free memory says more about the neighbours than about this server, so what went out and is not in the
+    /// swap cache any more counts: such a page has no copy in memory (mm/vmscan.c, `shrink_folio_list`).
+    pub(super) fn handed_back(self, paged_out: u64, swap_cached: u64) -> HandedBack {
+        let bytes = if self.estimated {
+            paged_out.saturating_sub(swap_cached)
+        } else {
+            (self.sum.max(0) as u64).min(paged_out)
+        };
+        HandedBack { bytes, estimated: self.estimated }
     }
 }
 

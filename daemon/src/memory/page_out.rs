@@ -192,7 +192,10 @@ impl WrittenOut {
     }
 
     fn finish(self) -> PagedOut {
-        PagedOut { handed_back: self.judge.handed_back(self.done.paged_out), ..self.done }
+        PagedOut {
+            handed_back: self.judge.handed_back(self.done.paged_out, self.done.swap_cached),
+            ..self.done
+        }
     }
 }
 

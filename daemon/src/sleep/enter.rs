@@ -5,9 +5,9 @@ use std::{io, net::IpAddr, sync::atomic::Ordering::SeqCst};
 
 use dormouse_abi::{
     gate::{OPEN, PARK, SIGNAL},
-    server::FlowKey,
+    server::{Flow, FlowKey, flow_flag},
 };
-use dormouse_packet::headers::TCP;
+use dormouse_packet::{Class, headers::TCP};
 
 use super::{Asleep, Sleeper, Ways};
 use crate::{
@@ -15,11 +15,15 @@ use crate::{
         freezer::{DEFAULT_TIMEOUT, FreezeError},
         throttle::{self, ThrottleError},
     },
-    discover::{netlink::NetlinkError, sockets},
+    discover::netlink::NetlinkError,
     door::monotonic_ns,
     limits::DozeBy,
     undo::{Change, UndoError},
 };
+
+/// How far behind the clock the door's time of the last player may be, nanoseconds: a tick of the coarse clock
+/// (10 ms where HZ is 100) and the door's own millisecond.
+const COARSE_NS: u64 = 11_000_000;
 
 /// A server fell asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,7 @@ impl Sleeper {
         grace_period();
         let slept = match by {
             DozeBy::Freeze => self.freeze(&mut ways, decided_ns),
-            DozeBy::Throttle => self.throttle(&mut ways, throttle_percent),
+            DozeBy::Throttle => slow_down(&mut ways, throttle_percent),
         };
         match slept {
             Ok(asleep) => {
@@ -98,7 +102,7 @@ impl Sleeper {
         let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
         let seq = ways.log.before(change)?;
         let looked = ways.freezer.freeze(DEFAULT_TIMEOUT).map_err(DozeAborted::from).and_then(|()| {
-            let older_connections = self.look_again(ways, decided_ns)?;
+            let older_connections = self.look_again(decided_ns)?;
             Ok(Asleep {
                 by: DozeBy::Freeze,
                 cpu_max: None,
@@ -116,30 +120,18 @@ impl Sleeper {
         looked
     }
 
-    fn throttle(&self, ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
-        let cgroup = ways.freezer.cgroup();
-        let old = throttle::read(cgroup)?;
-        let new = old.throttled(percent);
-        let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
-        throttle::write(cgroup, new)?;
-        Ok(Asleep {
-            by: DozeBy::Throttle,
-            cpu_max: Some(old),
-            undo: vec![seq],
-            older_connections: 0,
-            since_ns: monotonic_ns(),
-        })
-    }
-
     /// What came between the decision and the freeze. The connections that stood before are marked: they
-    /// pass the door as long as they live (a new handshake on the same ports takes the mark away). Gives
-    /// back how many there are.
-    pub(super) fn look_again(&self, ways: &mut Ways, decided_ns: u64) -> Result<usize, DozeAborted> {
+    /// pass the door as long as they live (a new handshake on the same ports takes the mark away). Not those
+    /// whose start the door saw and who are no player yet: it goes on judging them, else a scanner or a
+    /// pinger who connected before a (short) thaw ended would wake with his next byte. Gives back how many
+    /// connections there are.
+    pub(super) fn look_again(&self, decided_ns: u64) -> Result<usize, DozeAborted> {
         let state = self.node.arrays.state(self.slot);
-        if state.wake_ns.load(SeqCst) != 0 || state.last_player_ns.load(SeqCst) > decided_ns {
+        let last_player_ns = state.last_player_ns.load(SeqCst);
+        if state.wake_ns.load(SeqCst) != 0 || last_player_ns > decided_ns.saturating_sub(COARSE_NS) {
             return Err(DozeAborted::Knocked);
         }
-        let sockets = sockets::list(&mut ways.sockets.diag)?;
+        let sockets = self.list_sockets()?;
         let waiting = |what: String| Err(DozeAborted::Waiting { what });
         for listener in sockets.listeners_on(&self.ports) {
             if listener.accept_queue != 0 {
@@ -166,13 +158,33 @@ impl Sleeper {
             });
         }
         let mut door = self.node.door();
+        let judged =
+            |flow: &Flow| flow.flags & flow_flag::FROM_START != 0 && flow.class != Class::Player as u8;
         for key in &older {
+            if door.flow(key).is_some_and(|flow| judged(&flow)) {
+                continue;
+            }
             if let Err(error) = door.mark_older(key) {
                 tracing::warn!(server = %self.name, %error, "an open connection could not be marked");
             }
         }
         Ok(older.len())
     }
+}
+
+fn slow_down(ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
+    let cgroup = ways.freezer.cgroup();
+    let old = throttle::read(cgroup)?;
+    let new = old.throttled(percent);
+    let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
+    throttle::write(cgroup, new)?;
+    Ok(Asleep {
+        by: DozeBy::Throttle,
+        cpu_max: Some(old),
+        undo: vec![seq],
+        older_connections: 0,
+        since_ns: monotonic_ns(),
+    })
 }
 
 pub(super) fn mapped(address: IpAddr) -> [u8; 16] {

@@ -160,8 +160,8 @@ mod tests {
         }
         assert_eq!(queue.push(parked(Class::Player, 3, 17, vec![0], 0)), 1);
         assert_eq!(queue.pop().unwrap().knock.from.port(), 1);
-        assert_eq!(queue.push(parked(Class::Query, 2, 17, vec![0; MAX_BYTES - 100], 0)), 0);
-        assert!(queue.push(parked(Class::Player, 4, 17, vec![0; 1000], 0)) > 0);
+        assert_eq!(queue.push(parked(Class::Query, 2, 17, vec![0; MAX_BYTES - 1000], 0)), 0);
+        assert!(queue.push(parked(Class::Player, 4, 17, vec![0; 1500], 0)) > 0);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What is shared about one server by those who put it to sleep and those who wake it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -16,7 +17,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
-    door::{Arrays, Door, Knock, RecordReader, Replayer},
+    discover::{
+        netlink::NetlinkError,
+        sockets::{self, Sockets},
+    },
+    door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
     limits::{DozeBy, FirstSpeaker},
     memory::Cancel,
     netns::NamespaceSockets,
@@ -32,10 +37,12 @@ pub struct Node {
     pub slots: Slots,
     pub(super) reader: Mutex<RecordReader>,
     /// Servers that a player asked for, and when: the watch wakes them one after the other.
-    pub(super) to_wake: Mutex<VecDeque<(u32, u64)>>,
+    pub(super) to_wake: Mutex<VecDeque<Knock>>,
     /// Gets the watch out of its poll(2).
     pub(super) kick: EventFd,
     pub(super) reports: UnboundedSender<Report>,
+    /// By slot, what came for servers that an earlier daemon left asleep and that are not found again yet.
+    pub(super) early: Mutex<BTreeMap<u32, VecDeque<Record>>>,
 }
 
 impl Node {
@@ -53,12 +60,13 @@ impl Node {
             to_wake: Mutex::default(),
             kick: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             reports,
+            early: Mutex::default(),
         })
     }
 
     /// Puts a server on the list of those to be woken.
-    pub(super) fn want(&self, slot: u32, knocked_ns: u64) {
-        self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back((slot, knocked_ns));
+    pub(super) fn want(&self, knock: Knock) {
+        self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back(knock);
         let _ = self.kick.write(1);
     }
 
@@ -78,6 +86,8 @@ pub struct Sleeper {
     /// Settings that an operator may change while it runs.
     pub manners: RwLock<Manners>,
     pub(super) ways: Mutex<Ways>,
+    /// A lock of its own: listing sockets takes milliseconds, and a wake must not find its lock taken.
+    sockets: Mutex<NamespaceSockets>,
     pub(super) queue: Mutex<Queue>,
     /// Somebody wanted it awake and found the lock taken.
     pub(super) wanted: AtomicBool,
@@ -101,7 +111,6 @@ pub struct Manners {
 pub struct Ways {
     pub freezer: Freezer,
     pub log: UndoLog,
-    pub sockets: NamespaceSockets,
     pub asleep: Option<Asleep>,
 }
 
@@ -127,6 +136,7 @@ impl Sleeper {
         node: Arc<Node>,
         manners: Manners,
         ways: Ways,
+        sockets: NamespaceSockets,
     ) -> Self {
         Self {
             slot,
@@ -136,6 +146,7 @@ impl Sleeper {
             manners: RwLock::new(manners),
             asleep: AtomicBool::new(ways.asleep.is_some()),
             ways: Mutex::new(ways),
+            sockets: Mutex::new(sockets),
             queue: Mutex::default(),
             wanted: AtomicBool::new(false),
             deep: Mutex::default(),
@@ -150,7 +161,7 @@ impl Sleeper {
 
     /// Somebody is waiting who turned out to be a player: the watch wakes the server.
     pub fn want(&self, knock: Knock) {
-        self.node.want(self.slot, knock.time_ns);
+        self.node.want(knock);
     }
 
     /// A page-out begins; whoever wakes the server ends it by this.
@@ -169,6 +180,31 @@ impl Sleeper {
 
     pub fn manners(&self) -> Manners {
         *self.manners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All sockets of the server's namespace, its neighbours' included. Blocks.
+    ///
+    /// # Errors
+    /// The kernel's answer can't be had.
+    pub fn list_sockets(&self) -> Result<Sockets, NetlinkError> {
+        sockets::list(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).diag)
+    }
+
+    /// Closes the connections of clients who proved to be no players: a frozen server can't, and what they
+    /// sent must not reach it when it runs again. Blocks.
+    ///
+    /// # Errors
+    /// The sockets can't be listed.
+    pub fn close_connections(&self, from: &BTreeSet<SocketAddr>) -> Result<(), NetlinkError> {
+        let mut handles = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in sockets::list(&mut handles.diag)?.connections_on(&self.ports) {
+            if from.contains(&connection.remote)
+                && let Err(error) = sockets::close(&mut handles.diag, connection)
+            {
+                tracing::debug!(server = %self.name, %error, "a stranger's connection stays");
+            }
+        }
+        Ok(())
     }
 
     /// Exclusive use of the handles. A panic of an earlier holder does not lock players out.

@@ -8,27 +8,32 @@ use std::{
 
 use dormouse_abi::gate::{PARK, SIGNAL};
 
-use super::{DozeAborted, Sleeper, WakeError, Ways, Woken};
+use super::{DozeAborted, Sleeper, WakeError, Woken};
 use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, limits::DozeBy};
 
-/// How often the thaw may be repeated while something still waits, before the server counts as busy.
+/// How often the thaw may be repeated at once while something still waits. What waits then is no player (whose
+/// packet would have set the flag), only many: a scan fills accept queues faster than a server empties them.
 const ROUNDS: u32 = 3;
 /// How often the server is looked at while it runs.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A server that has not answered after `query_thaw` (its memory comes from disk) gets this many times as
+/// long: an answer that is begun and not sent is a ping lost.
+const UNANSWERED: u32 = 10;
 
 /// How a short thaw ended.
 #[derive(Debug)]
 pub enum Thawed {
-    /// Frozen again; so many packets were given to the server.
-    Again { replayed: u32 },
-    /// Somebody wanted in, or it did not come to rest: it is awake now.
+    /// Frozen again; so many packets were given to the server. Unfinished: connections or queries still wait
+    /// in its sockets for the next short thaw.
+    Again { replayed: u32, unfinished: bool },
+    /// Somebody wanted in: it is awake now.
     Woken(Option<Woken>, &'static str),
     /// It was not frozen in the first place.
     NotFrozen,
 }
 
 impl Sleeper {
-    /// Lets the frozen server run for at most `query_thaw`.
+    /// Lets the frozen server run for `query_thaw`, or until it has answered, whichever is later; bounded.
     ///
     /// # Errors
     /// The cgroup can't be written.
@@ -39,47 +44,56 @@ impl Sleeper {
         }
         let longest = self.manners().query_thaw;
         let mut replayed = 0;
-        for _ in 0..ROUNDS {
+        for round in 1.. {
             let started_ns = monotonic_ns();
+            self.await_answer(started_ns);
             ways.freezer.thaw()?;
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
-            replayed += self.drain(SIGNAL);
-            self.let_run(&mut ways, longest);
+            let given = self.drain(SIGNAL);
+            replayed += given;
+            self.let_run(longest, given > 0);
+            self.stop_awaiting();
             if self.is_wanted() {
-                return Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came"));
+                break;
             }
             ways.freezer.freeze(DEFAULT_TIMEOUT)?;
-            match self.look_again(&mut ways, started_ns) {
+            let unfinished = match self.look_again(started_ns) {
                 Ok(older_connections) => {
                     if let Some(asleep) = &mut ways.asleep {
                         asleep.older_connections = older_connections;
                     }
-                    self.node.arrays.set_gate(self.slot, PARK);
-                    if self.is_wanted() {
-                        return Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came"));
-                    }
-                    return Ok(Thawed::Again { replayed });
+                    false
                 }
-                Err(DozeAborted::Waiting { .. }) => {}
-                Err(_) => return Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came")),
+                Err(DozeAborted::Waiting { .. }) if round < ROUNDS => continue,
+                Err(DozeAborted::Waiting { .. }) => true,
+                Err(_) => break,
+            };
+            self.node.arrays.set_gate(self.slot, PARK);
+            if self.is_wanted() {
+                break;
             }
+            return Ok(Thawed::Again { replayed, unfinished });
         }
-        Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "it did not come to rest"))
+        Ok(Thawed::Woken(self.wake_holding(&mut ways, None)?, "a player came"))
     }
 
     fn is_wanted(&self) -> bool {
         self.wanted.swap(false, SeqCst) || self.node.arrays.state(self.slot).wake_ns.load(SeqCst) != 0
     }
 
-    /// Until nothing waits in its sockets any more, or time is up.
-    fn let_run(&self, ways: &mut Ways, longest: Duration) {
-        let until = Instant::now() + longest;
+    /// Until it has answered what it was given and nothing waits in its sockets any more, or time is up.
+    fn let_run(&self, longest: Duration, asked: bool) {
+        let started = Instant::now();
+        let state = self.node.arrays.state(self.slot);
         loop {
             std::thread::sleep(LOOK_EVERY);
-            let rested = self.look_again(ways, u64::MAX).is_ok();
-            if rested && Instant::now() + longest / 2 > until
-                || Instant::now() > until
-                || self.wanted.load(SeqCst)
+            let ran = started.elapsed();
+            let answered = !asked || state.answer_ns.load(SeqCst) != 0;
+            let rested = self.look_again(u64::MAX).is_ok();
+            let wanted = self.wanted.load(SeqCst) || state.wake_ns.load(SeqCst) != 0;
+            if wanted
+                || answered && (rested && ran > longest / 2 || ran > longest)
+                || ran > longest * UNANSWERED
             {
                 return;
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dormouse_abi::{
-    gate::{DRAINING, OPEN, SIGNAL},
+    gate::{self, DRAINING, OPEN, SIGNAL},
     node,
 };
 
@@ -85,7 +85,13 @@ impl Sleeper {
     ) -> Result<Option<Woken>, WakeError> {
         let decided_ns = monotonic_ns();
         self.stop_deep();
-        let Some(asleep) = &ways.asleep else { return Ok(None) };
+        let Some(asleep) = &ways.asleep else {
+            // An earlier daemon ended between shutting the gate and the freeze.
+            if gate::state(self.node.arrays.gate(self.slot)) != OPEN {
+                self.drain(OPEN);
+            }
+            return Ok(None);
+        };
         let by = asleep.by;
         let knocked_ns =
             knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
@@ -125,11 +131,20 @@ impl Sleeper {
     }
 
     /// Asks the door for the time of the server's next answer.
-    fn await_answer(&self, since_ns: u64) {
+    pub(super) fn await_answer(&self, since_ns: u64) {
         let state = self.node.arrays.state(self.slot);
-        state.answer_ns.store(0, SeqCst);
-        if state.await_answer_ns.swap(since_ns, SeqCst) == 0 {
+        // One that was seen and not yet collected is still counted.
+        let counted = state.answer_ns.swap(0, SeqCst) != 0;
+        if state.await_answer_ns.swap(since_ns, SeqCst) == 0 && !counted {
             self.node.arrays.node(node::AWAITING_ANSWER).fetch_add(1, SeqCst);
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn stop_awaiting(&self) {
+        let state = self.node.arrays.state(self.slot);
+        if state.await_answer_ns.swap(0, SeqCst) != 0 || state.answer_ns.swap(0, SeqCst) != 0 {
+            self.node.arrays.answer_came();
         }
     }
 

@@ -2,12 +2,13 @@
 //! server: a slow wake of one holds up nobody.
 
 use std::{
+    collections::VecDeque,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::{Arc, PoisonError, RwLock, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use dormouse_abi::MAX_SERVERS;
+use dormouse_abi::{MAX_SERVERS, gate::OPEN};
 use dormouse_packet::{Class, headers::TCP};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -21,6 +22,8 @@ use crate::{
 const LOOK_AT_FLAGS: Duration = Duration::from_millis(50);
 /// How often what is parked is looked over for its age.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+/// The most records that are kept for a server that is not found again yet.
+const MOST_EARLY: usize = 512;
 
 /// What the watch tells the rest of the daemon.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub enum Report {
     WakeFailed { slot: u32, reason: String },
     /// A silent or undecided connection has waited for `patience`: is it still there? Then it is a player.
     Patience(Knock),
+    /// Somebody asked a sleeping server something, and its own answer is still to come.
+    Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
     /// A handshake with a server that speaks first: is it true? Then it is a player.
@@ -94,24 +99,77 @@ impl Node {
     }
 
     fn take_in(&self, record: Record) -> Option<Report> {
-        let (knock, parked) = match record {
-            Record::Parked(parked) => (parked.knock, Some(parked)),
-            Record::Knock(knock) => (knock, None),
-        };
-        let Some(sleeper) = self.slots.get(knock.slot) else {
-            // The server was dropped meanwhile: its gate must not wait for this record.
-            if parked.is_some() {
-                self.arrays.end_record(knock.slot);
-            }
-            return None;
-        };
-        let was_parked = parked.is_some();
-        if let Some(parked) = parked {
+        let slot = record.knock().slot;
+        let sleeper = self.slots.get(slot).or_else(|| self.keep_early(slot, &record))?;
+        let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
+        if let Record::Parked(parked) = record {
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
+        self.announce(&sleeper, knock, was_parked)
+    }
+
+    /// A record of a server that nobody has now: kept if it is expected, else ended, since its gate must not
+    /// wait for it. Gives back the server if it came this very moment.
+    fn keep_early(&self, slot: u32, record: &Record) -> Option<Arc<Sleeper>> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sleeper) = self.slots.get(slot) {
+            return Some(sleeper);
+        }
+        if let Some(records) = early.get_mut(&slot) {
+            records.push_back(record.clone());
+            if records.len() <= MOST_EARLY {
+                return None;
+            }
+            if let Some(Record::Knock(_)) = records.pop_front() {
+                return None;
+            }
+            self.arrays.end_record(slot);
+        } else if matches!(record, Record::Parked(_)) {
+            self.arrays.end_record(slot);
+        }
+        None
+    }
+
+    /// Keeps what comes for these slots until their servers are [`Node::settle`]d or given up.
+    pub fn expect(&self, slots: impl Iterator<Item = u32>) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.extend(slots.map(|slot| (slot, VecDeque::new())));
+    }
+
+    /// Gives a slot to its server, with what came for it before.
+    pub fn settle(&self, sleeper: &Arc<Sleeper>) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = early.remove(&sleeper.slot).unwrap_or_default();
+        // Before the watch can put a later one in front of them.
+        for record in &records {
+            if let Record::Parked(parked) = record {
+                let ended = sleeper.queue().push(parked.clone());
+                sleeper.ended(ended);
+            }
+        }
+        self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
+        drop(early);
+        self.tell(records.iter().filter_map(|record| {
+            self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)))
+        }));
+    }
+
+    /// The server of a slot is not there: its gate opens, and nothing is kept for it.
+    pub fn give_up(&self, slot: u32) {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        self.arrays.set_gate(slot, OPEN);
+        for record in early.remove(&slot).unwrap_or_default() {
+            if matches!(record, Record::Parked(_)) {
+                self.arrays.end_record(slot);
+            }
+        }
+    }
+
+    /// Puts a player onto the list of those to be woken for; gives back what is to be told.
+    fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
         if knock.class == Class::Player {
-            self.want(knock.slot, knock.time_ns);
+            self.want(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
         Some(match (knock.class, was_parked, first_speaker) {
@@ -126,16 +184,16 @@ impl Node {
     fn wake_who_is_wanted(&self) {
         loop {
             let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some((slot, knocked_ns)) = next else { return };
-            let Some(sleeper) = self.slots.get(slot) else { continue };
-            self.wake_and_report(&sleeper, knocked_ns);
+            let Some(knock) = next else { return };
+            let Some(sleeper) = self.slots.get(knock.slot) else { continue };
+            self.wake_and_report(&sleeper, knock.time_ns, Some(knock));
         }
     }
 
-    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64) {
+    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) {
         let report = match sleeper.wake(Some(knocked_ns)) {
             Ok(None) => return,
-            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from: None },
+            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from },
             Err(error) => Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() },
         };
         self.tell([report]);
@@ -148,7 +206,11 @@ impl Node {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
-                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged });
+                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged }, None);
+            }
+            // A query that passed on the way into the doze waits in the frozen server's socket, without a record.
+            if state.take_query().is_some() {
+                let _ = self.reports.send(Report::Queried(sleeper.slot));
             }
             if expire {
                 let patience = sleeper.manners().patience;

@@ -36,6 +36,8 @@ pub mod node {
     pub const AWAITING_ANSWER: u32 = 3;
     /// Seeds the hash of the source quotas, so that nobody can choose whom to collide with.
     pub const SEED: u32 = 4;
+    /// With a heartbeat stale for this many nanoseconds the guard wakes all (0 = the guard's own value).
+    pub const GUARD_LIMIT_NS: u32 = 5;
     /// The length of the array.
     pub const LEN: u32 = 8;
 }

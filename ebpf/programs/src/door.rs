@@ -179,12 +179,12 @@ fn signal(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) {
 #[inline(always)]
 fn hold(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) -> Verdict {
     match look.class {
-        // What is proven not to be the game goes nowhere near a UDP server's buffer. A TCP stream has a
-        // connection in the server's kernel, which alone can close it: it passes, and wakes nobody.
+        // What is proven not to be the game goes nowhere near the server: some die of it when they run
+        // again. The daemon closes a TCP stream's connection in the server's kernel.
         Class::Noise => {
             count(key.slot, |counters| counters.refused += 1);
             knock(skb, key, values, Class::Noise);
-            return if key.protocol == headers::UDP { Verdict::Consume } else { Verdict::Pass };
+            return Verdict::Consume;
         }
         Class::Player => wanted(values, Class::Player),
         Class::Query => asked(values),

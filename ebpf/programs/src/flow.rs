@@ -10,7 +10,7 @@ use dormouse_packet::{
 
 use crate::{
     maps::{FLOWS, PREFIXES, Prefix, SCRATCH},
-    skb::{Skb, opaque},
+    skb::{Skb, bounded, opaque},
 };
 
 /// A flow that was silent longer than this is judged anew, nanoseconds.
@@ -211,13 +211,8 @@ fn judge_stream(
 #[inline(always)]
 fn fill(skb: Skb, at: u32, prefix: *mut Prefix, offset: u32, len: u32) -> u32 {
     let offset = opaque(u64::from(offset)) & (WINDOW as u64 - 1);
-    let mut len = opaque(u64::from(len));
-    if len == 0 {
-        return offset as u32;
-    }
-    if len > WINDOW as u64 {
-        len = WINDOW as u64;
-    }
+    let len = if len > WINDOW as u32 { WINDOW as u32 } else { len };
+    let Some(len) = bounded(len, WINDOW as u64) else { return offset as u32 };
     // SAFETY: offset < WINDOW and len <= WINDOW, and the buffer is twice the window.
     let into = unsafe { (&raw mut (*prefix).bytes).cast::<u8>().add(offset as usize) };
     if !skb.copy_to(at, into, len as u32) {

@@ -13,7 +13,7 @@ use dormouse_packet::{Class, headers::Source as _};
 use crate::{
     atomic::{fetch_add_u32, fetch_add_u64, fetch_sub_u64},
     maps::{QUOTAS, RING, gate, node_value},
-    skb::{Skb, opaque},
+    skb::{Skb, bounded},
 };
 
 /// How an attempt to hold a packet ended.
@@ -76,10 +76,7 @@ struct Record<const N: usize> {
 #[inline(always)]
 fn sized<const N: usize>(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class, len: u32) -> bool {
     // The verifier wants the bound on the very register that is used as the length.
-    let len = opaque(u64::from(len));
-    if len == 0 || len > N as u64 {
-        return false;
-    }
+    let Some(len) = bounded(len, N as u64) else { return false };
     let Some(quota) = take_quota(key, values, size_of::<Record<N>>() as u32) else { return false };
     let Some(mut entry) = RING.reserve::<Record<N>>(0) else {
         quota.give_back();

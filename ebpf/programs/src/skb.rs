@@ -102,3 +102,11 @@ pub fn opaque(number: u64) -> u64 {
     unsafe { core::arch::asm!("{0} += 0", inout(reg) out, options(nomem, nostack, preserves_flags)) };
     out
 }
+
+/// A length of 1 to `max` bytes with both bounds known to the verifier; `None` outside of them. On Linux 6.1 it
+/// learns no lower bound from `len != 0`, so that bound comes from an addition.
+#[inline(always)]
+pub fn bounded(len: u32, max: u64) -> Option<u64> {
+    let less_one = opaque(u64::from(len).wrapping_sub(1));
+    if less_one >= max { None } else { Some(opaque(less_one + 1)) }
+}

@@ -1,0 +1,203 @@
+//! What the node tells Prometheus, by the OpenMetrics conventions: base units, `_total`, and labels that are
+//! bounded by the configuration (never an address, never a text of a stranger's).
+//!
+//! One record a server is the truth; every scrape walks the records. So a server that goes takes all its
+//! series along, and a method called for a server that is not there changes nothing.
+
+mod collect;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod text;
+mod totals;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dormouse_abi::server::Counters;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::sleep::DozeAborted;
+use crate::stage::{Cause, Refusal, Stage};
+pub use serve::{ServeError, bind, serve};
+pub use text::Format;
+use totals::DoorTotals;
+
+/// Upper bounds in seconds, from a thaw without memory to bring back to a disk that is no SSD.
+const WAKE_BUCKETS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0,
+    30.0,
+];
+
+type FromStage = [(&'static str, &'static str); 1];
+
+/// The node's metrics. Every method is cheap and may be called from any thread.
+pub struct Metrics {
+    node: Arc<Mutex<Node>>,
+    wakes: Family<FromStage, Histogram, fn() -> Histogram>,
+    registry: Registry,
+}
+
+#[derive(Debug)]
+struct Node {
+    version: &'static str,
+    servers: BTreeMap<String, Server>,
+    doze_aborted: BTreeMap<&'static str, u64>,
+    guard_up: bool,
+    config_errors: usize,
+}
+
+#[derive(Debug)]
+struct Server {
+    profile: String,
+    stage: Stage,
+    door: DoorTotals,
+    /// By cause and the stage it was woken from.
+    wakes: BTreeMap<(&'static str, &'static str), u64>,
+    queries_answered: u64,
+    demotions: u64,
+    handed_back: u64,
+    swap_written: u64,
+    refused: Option<&'static str>,
+}
+
+impl Metrics {
+    /// `version` is the daemon's own.
+    pub fn new(version: &'static str) -> Self {
+        let node = Node {
+            version,
+            servers: BTreeMap::new(),
+            doze_aborted: BTreeMap::new(),
+            guard_up: false,
+            config_errors: 0,
+        };
+        let node = Arc::new(Mutex::new(node));
+        let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
+        let mut registry = Registry::with_prefix("dormouse");
+        registry.register_with_unit(
+            "wake",
+            "Time from the knock to the server's first answer at the door",
+            Unit::Seconds,
+            wakes.clone(),
+        );
+        registry.register_collector(Box::new(collect::Collect(Arc::clone(&node))));
+        Self { node, wakes, registry }
+    }
+
+    /// A server is there, in this stage. To be called first, and whenever stage or profile change.
+    pub fn server(&self, server: &str, profile: &str, stage: Stage) {
+        let mut node = self.node();
+        if let Some(known) = node.servers.get_mut(server) {
+            profile.clone_into(&mut known.profile);
+            known.stage = stage;
+            return;
+        }
+        let new = Server {
+            profile: profile.to_owned(),
+            stage,
+            door: DoorTotals::default(),
+            wakes: BTreeMap::new(),
+            queries_answered: 0,
+            demotions: 0,
+            handed_back: 0,
+            swap_written: 0,
+            refused: None,
+        };
+        node.servers.insert(server.to_owned(), new);
+    }
+
+    /// The server is no longer configured: its series end.
+    pub fn forget(&self, server: &str) {
+        self.node().servers.remove(server);
+    }
+
+    /// It was woken out of a doze or from deep.
+    pub fn woken(&self, server: &str, cause: &Cause, from: Stage) {
+        self.change(server, |server| *server.wakes.entry((cause.code(), from.word())).or_default() += 1);
+    }
+
+    /// The first answer after a wake passed the door, this long after the packet that woke.
+    pub fn answered(&self, from: Stage, after: Duration) {
+        self.wakes.get_or_create(&[("from_stage", from.word())]).observe(after.as_secs_f64());
+    }
+
+    /// A doze was called off.
+    pub fn doze_aborted(&self, why: &DozeAborted) {
+        let reason = match why {
+            DozeAborted::Knocked => "knocked",
+            DozeAborted::Waiting { .. } => "waiting",
+            DozeAborted::Freeze(_) => "freeze",
+            DozeAborted::Throttle(_) => "throttle",
+            DozeAborted::Undo(_) => "undo-log",
+            DozeAborted::Sockets(_) => "sockets",
+            DozeAborted::Asleep => "asleep",
+        };
+        *self.node().doze_aborted.entry(reason).or_default() += 1;
+    }
+
+    /// What the door has counted since it was loaded, and what became of the parked packets since the daemon
+    /// started. Absolute values: a value that falls was begun anew, and what it shows is added.
+    pub fn door(&self, server: &str, counters: &Counters, replayed: u64, expired: u64) {
+        self.change(server, |server| server.door.follow(counters, replayed, expired));
+    }
+
+    /// A query to a sleeper had its answer, without a wake.
+    pub fn query_answered(&self, server: &str) {
+        self.change(server, |server| server.queries_answered += 1);
+    }
+
+    /// A wake hurt the game.
+    pub fn demoted(&self, server: &str) {
+        self.change(server, |server| server.demotions += 1);
+    }
+
+    /// Memory that a sleeper gives back now, in bytes; 0 when it is awake.
+    pub fn handed_back(&self, server: &str, bytes: u64) {
+        self.change(server, |server| server.handed_back = bytes);
+    }
+
+    /// Bytes that were written to swap since the last call.
+    pub fn swap_written(&self, server: &str, bytes: u64) {
+        self.change(server, |server| server.swap_written += bytes);
+    }
+
+    /// Why it is not put to sleep now; `None` = nothing is in its way.
+    pub fn sleep_refused(&self, server: &str, why: Option<&Refusal>) {
+        self.change(server, |server| server.refused = why.map(Refusal::code));
+    }
+
+    /// Whether the guard runs.
+    pub fn guard_up(&self, up: bool) {
+        self.node().guard_up = up;
+    }
+
+    /// Errors in configuration files, at the last reading.
+    pub fn config_errors(&self, errors: usize) {
+        self.node().config_errors = errors;
+    }
+
+    /// All of it, as one text.
+    pub fn text(&self, format: Format) -> String {
+        format.write(&self.registry)
+    }
+
+    fn change(&self, server: &str, change: impl FnOnce(&mut Server)) {
+        if let Some(server) = self.node().servers.get_mut(server) {
+            change(server);
+        }
+    }
+
+    fn node(&self) -> MutexGuard<'_, Node> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("node", &self.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! What deep sleepers are written to.
+
+use std::os::linux::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use dormouse_api::preflight::Check;
+
+use super::{ok, warn};
+
+const GIB: f64 = (1_u64 << 30) as f64;
+/// The kernel's default: 2^3 pages are read ahead at a fault, which pays on a disk.
+const PAGE_CLUSTER: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Partition,
+    File,
+    /// Compressed memory: what is paged out is still in RAM, smaller.
+    Zram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub path: PathBuf,
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes.
+    pub used: u64,
+    pub priority: i64,
+    /// The flag of the disk below; `None` where it can't be told.
+    pub rotational: Option<bool>,
+}
+
+/// The machine's swap; the device that is used first comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    pub devices: Vec<Device>,
+    pub page_cluster: Option<u32>,
+}
+
+impl Swap {
+    /// What can't be read is not there.
+    pub fn read(proc: &Path, sys: &Path) -> Self {
+        let swaps = std::fs::read_to_string(proc.join("swaps")).unwrap_or_default();
+        let page_cluster = std::fs::read_to_string(proc.join("sys/vm/page-cluster"));
+        let mut devices: Vec<_> = swaps.lines().skip(1).filter_map(parse).collect();
+        devices.sort_by_key(|device| std::cmp::Reverse(device.priority));
+        for device in &mut devices {
+            device.rotational = rotational(device, sys);
+        }
+        Self { devices, page_cluster: page_cluster.ok().and_then(|text| text.trim().parse().ok()) }
+    }
+
+    pub fn checks(&self) -> Vec<Check> {
+        if self.devices.is_empty() {
+            let remedy = "swapon a partition of an NVMe disk, twice as large as the memory that may sleep";
+            return vec![warn("swap", "none: servers doze, but none goes deep", remedy)];
+        }
+        let mut checks: Vec<_> = self.devices.iter().map(Device::check).collect();
+        let zram = |device: &Device| device.kind == Kind::Zram;
+        if self.devices.iter().any(zram) && !self.devices.iter().all(zram) {
+            let found = "zram and a disk: what is pushed from one to the other is paged out twice";
+            checks.push(warn("swap mix", found, "keep one of them (swapoff)"));
+        }
+        // On zram a read ahead is wasted work.
+        let wanted = if self.devices.iter().all(zram) { 0 } else { PAGE_CLUSTER };
+        checks.push(match self.page_cluster {
+            Some(is) if is == wanted => ok("page-cluster", is.to_string()),
+            Some(is) => warn(
+                "page-cluster",
+                format!("{is} instead of {wanted}"),
+                format!("sysctl vm.page-cluster={wanted}"),
+            ),
+            None => warn("page-cluster", "can't be read", format!("sysctl vm.page-cluster={wanted}")),
+        });
+        checks
+    }
+}
+
+impl Device {
+    fn check(&self) -> Check {
+        let kind = match self.kind {
+            Kind::Partition => "partition",
+            Kind::File => "file",
+            Kind::Zram => "zram",
+        };
+        let disk = match self.rotational {
+            Some(true) => ", rotational",
+            Some(false) => ", not rotational",
+            None => "",
+        };
+        let (size, used) = (self.size as f64 / GIB, self.used as f64 / GIB);
+        let name = format!("swap {}", self.path.display());
+        let found = format!("{kind} of {size:.1} GiB, {used:.1} used{disk}");
+        // From half on the kernel gives a page's slot back at its first fault (vm_swap_full).
+        if self.used * 2 >= self.size {
+            warn(&name, found, "half full: every sleep writes its pages anew; add swap")
+        } else if self.rotational == Some(true) {
+            let remedy = "if the disk is virtual or an SSD, write 0 to its /sys/block/DISK/queue/rotational before \
+                          swapon; a real hard disk is too slow for deep";
+            warn(&name, found, remedy)
+        } else {
+            ok(&name, found)
+        }
+    }
+}
+
+/// `PATH TYPE SIZE USED PRIORITY`, sizes in KiB (proc_swaps(5)).
+fn parse(line: &str) -> Option<Device> {
+    let mut words = line.split_whitespace();
+    // The kernel writes a blank in a path as an octal escape.
+    let path = PathBuf::from(words.next()?.replace("\\040", " "));
+    let kind = match words.next()? {
+        _ if path.to_string_lossy().starts_with("/dev/zram") => Kind::Zram,
+        "partition" => Kind::Partition,
+        "file" => Kind::File,
+        _ => return None,
+    };
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let bytes = |kib: i64| u64::try_from(kib).ok()?.checked_mul(1024);
+    let (size, used, priority) = (bytes(number()?)?, bytes(number()?)?, number()?);
+    Some(Device { path, kind, size, used, priority, rotational: None })
+}
+
+/// The number of the block device that the swap is on.
+pub fn device_number(device: &Device) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(&device.path).ok()?;
+    let number = if device.kind == Kind::File { metadata.st_dev() } else { metadata.st_rdev() };
+    Some((nix::sys::stat::major(number), nix::sys::stat::minor(number)))
+}
+
+fn rotational(device: &Device, sys: &Path) -> Option<bool> {
+    let (major, minor) = device_number(device)?;
+    let block = sys.join(format!("dev/block/{major}:{minor}"));
+    // A partition has no queue of its own: it is a folder inside its disk's.
+    let queues = [block.join("queue/rotational"), block.join("../queue/rotational")];
+    queues.iter().find_map(|queue| std::fs::read_to_string(queue).ok()).map(|flag| flag.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_api::preflight::CheckResult::{Ok, Warn};
+
+    use super::*;
+
+    fn swap(swaps: &str, page_cluster: &str) -> Swap {
+        let proc = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(proc.path().join("sys/vm")).unwrap();
+        std::fs::write(proc.path().join("swaps"), format!("Filename Type Size Used Priority\n{swaps}"))
+            .unwrap();
+        std::fs::write(proc.path().join("sys/vm/page-cluster"), page_cluster).unwrap();
+        Swap::read(proc.path(), proc.path())
+    }
+
+    #[test]
+    fn devices_are_read_and_the_first_used_comes_first() {
+        let swap = swap(
+            "/no/such/file\\040here file 1048576 1024 -2\n/dev/zram0 partition 2048 4 100\nodd\n/x y z 1 2\n",
+            "3\n",
+        );
+        let seen: Vec<_> =
+            swap.devices.iter().map(|device| (device.path.to_str().unwrap(), device.kind)).collect();
+        assert_eq!(seen, [("/dev/zram0", Kind::Zram), ("/no/such/file here", Kind::File)]);
+        assert_eq!((swap.devices[1].size, swap.devices[1].used), (1 << 30, 1 << 20));
+        let names: Vec<_> = swap.checks().into_iter().map(|check| (check.name, check.result)).collect();
+        assert!(
+            names.contains(&("swap mix".to_owned(), Warn))
+                && names.contains(&("page-cluster".to_owned(), Ok))
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_remedy() {
+        assert!(swap("", "3").checks()[0].found.contains("none"));
+        let full = swap("/no/such file 100 50 -2\n", "0\n").checks();
+        assert!(full[0].remedy.as_ref().unwrap().contains("half full"));
+        assert_eq!(full[1].remedy.as_deref(), Some("sysctl vm.page-cluster=3"));
+        let device = Device {
+            path: "/swap".into(),
+            kind: Kind::File,
+            size: 100,
+            used: 0,
+            priority: 0,
+            rotational: Some(true),
+        };
+        assert_eq!(device.check().result, Warn);
+        assert_eq!(Device { rotational: Some(false), ..device }.check().result, Ok);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line: String) {
+            let _ = parse(&line);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! DDNet: the server browser's info queries and a player, at a dozing server.
+
+use std::{thread, time::Duration};
+
+use dormouse_api::status::Stage;
+use dormouse_tests::{
+    clients::{self, node::ddnet_join},
+    process::Place,
+    topology::CLIENT,
+};
+
+use crate::stand::{Plan, Plays, Stand, TIMEOUT};
+
+fn dozing() -> Stand {
+    let stand = Stand::new(&Plan::new(Plays::DdNet, "ddnet"));
+    stand.doze();
+    stand
+}
+
+#[test]
+fn info_queries_are_answered_and_wake_nobody() {
+    let stand = dozing();
+    let to = stand.address();
+    for _ in 0..5 {
+        stand.node.client.run(|| clients::ddnet::info(to, TIMEOUT)).unwrap();
+        stand.assert_never_woken();
+        thread::sleep(Duration::from_secs(2));
+    }
+    stand.assert_never_woken();
+}
+
+#[test]
+fn a_player_joins_from_the_doze() {
+    let mut stand = dozing();
+    let client = Place::netns(&stand.node.client);
+    ddnet_join(client, stand.address(), "tee", Duration::from_secs(2)).unwrap();
+    assert_eq!(stand.server.seen_address("tee").unwrap(), CLIENT[0]);
+    stand.until_why("told of its wake", |why| why.last_wake.is_some());
+    stand.wait_for(Stage::Dozing);
+}
