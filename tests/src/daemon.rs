@@ -121,15 +121,29 @@ impl Daemon {
         Ok(command)
     }
 
-    /// Runs the daemon in a namespace, until it answers.
-    pub fn start(&mut self, netns: &Netns) -> Result<()> {
-        self.start_with(netns, &[])
-    }
-
-    /// As [`Daemon::start`], with variables in its environment.
-    pub fn start_with(&mut self, netns: &Netns, env: &[(&str, &str)]) -> Result<()> {
+    /// Runs the daemon with variables in its environment, and waits for nothing.
+    pub fn launch(&mut self, netns: &Netns, env: &[(&str, &str)]) -> Result<()> {
         let mut command = self.command()?;
         command.envs(env.iter().copied());
+        self.process = Some(Process::spawn("dormoused", command, Place::netns(netns))?);
+        Ok(())
+    }
+
+    /// Whether the daemon that was started has ended, or none was.
+    pub fn has_ended(&self) -> bool {
+        let Some(process) = &self.process else { return true };
+        // A zombie has ended too; nobody but we waits for it.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    }
+
+    /// Runs the daemon in a namespace, until it answers.
+    pub fn start(&mut self, netns: &Netns) -> Result<()> {
+        self.start_as(netns, self.command()?)
+    }
+
+    /// As [`Daemon::start`], by a command line of the caller's.
+    pub fn start_as(&mut self, netns: &Netns, command: Command) -> Result<()> {
         let mut process = Process::spawn("dormoused", command, Place::netns(netns))?;
         let socket = self.path("run/dormouse.sock");
         process
@@ -205,6 +219,14 @@ impl Daemon {
     pub fn wake(&self, name: &str) -> Result<()> {
         self.ask(async |client| {
             client.wake(name, &WakeRequest::default()).await?;
+            Ok(())
+        })
+    }
+
+    /// Puts a server to sleep by command, at the first try.
+    pub fn sleep_once(&self, name: &str, deep: bool) -> Result<()> {
+        self.ask(async |client| {
+            client.sleep(name, SleepRequest { deep }).await?;
             Ok(())
         })
     }

@@ -7,7 +7,7 @@ use dormouse_tests::stand::{SOON, Stand};
 use nix::sys::signal::Signal;
 
 /// Longer than the heartbeat may be old in these tests.
-const STALE: Duration = Duration::from_millis(1000);
+const STALE: Duration = Duration::from_secs(1);
 
 fn asleep(count: u8) -> Stand {
     let mut stand = Stand::prepare(count, "").unwrap();
@@ -95,6 +95,90 @@ fn who_was_parked_while_no_daemon_ran_gets_in() {
         let answer = String::from_utf8_lossy(&buffer[..len]).into_owned();
         assert!(answer.contains(word), "{answer} instead of {word}");
     }
+}
+
+/// Every place between two steps that change something, in the order in which a server comes to them: on the way
+/// to the door, into the doze, out again.
+const PLACES: [&str; 22] = [
+    "attach-begun",
+    "attach-done",
+    "attach-noted",
+    "watched",
+    "store-written",
+    "doze-begun",
+    "doze-signal",
+    "doze-logged",
+    "doze-frozen",
+    "doze-looked",
+    "doze-parked",
+    "doze-done",
+    "ring-read",
+    "wake-begun",
+    "wake-thawed",
+    "wake-draining",
+    "wake-replayed",
+    "wake-open",
+    "wake-done",
+    "clerk-begun",
+    "udp:ring-read",
+    "udp:wake-thawed",
+];
+
+/// The daemon dies at each place in turn. With the guard a player gets in, without a daemon and with the next
+/// one; whoever is not knocked on is awake after `guard_limit`; `off` restores every byte.
+#[test]
+fn killed_at_every_step_nobody_is_stuck() {
+    let (mut stuck, mut refused) = (vec![], vec![]);
+    let mut stand = Stand::prepare(2, "").unwrap();
+    stand.daemon.configure("guard_limit = \"3s\"").unwrap();
+    let before = stand.snapshot().unwrap();
+    for place in PLACES {
+        let (udp, place) = place.strip_prefix("udp:").map_or((false, place), |place| (true, place));
+        stand.daemon.start_guard(&["--stale-after", "300ms", "--guard-limit", "3s"]).unwrap();
+        // It may die before it answers.
+        let _ = stand.daemon.launch(&stand.node.netns, &[("DORMOUSE_DIE_AT", place)]);
+        thread::scope(|scope| {
+            // Players come all the time: some wake it, some meet it on its way, one meets the dead daemon.
+            let stand = &stand;
+            let player = scope.spawn(move || {
+                let mut came = 0;
+                while !stand.daemon.has_ended() && came < 12 {
+                    // Longer than it takes to doze.
+                    thread::sleep(Duration::from_millis(1700));
+                    let got_in = if udp { stand.udp(0).map(drop) } else { stand.tcp(0).map(drop) };
+                    if let Err(error) = got_in {
+                        return Some(format!("{place}: {error:#}"));
+                    }
+                    came += 1;
+                }
+                (came == 12).then(|| format!("{place}: nobody ever came there"))
+            });
+            refused.extend(player.join().unwrap());
+        });
+        // Nobody knocks on the second one.
+        let freed = stand.wait_until(place, || {
+            anyhow::ensure!(stand.frozen()? == [false; 2]);
+            Ok(())
+        });
+        if let Err(error) = freed {
+            stuck.push(format!("{place}: {error:#}"));
+        }
+        stand.daemon.process = None;
+        // The next daemon makes sense of what it finds.
+        stand.start_daemon().unwrap();
+        for index in 0..2 {
+            if let Err(error) = stand.tcp(index).and_then(|_| stand.udp(index)) {
+                refused.push(format!("{place}, afterwards: {error:#}\n{}", stand.daemon.log()));
+            }
+        }
+        stand.daemon.end_by(Signal::SIGKILL).unwrap();
+        stand.daemon.guard = None;
+        stand.daemon.guard_command("off", &stand.node.netns).unwrap();
+        assert_eq!(stand.snapshot().unwrap(), before, "{place}");
+        stand.daemon.guard_command("on", &stand.node.netns).unwrap();
+    }
+    println!("{} kill points: {} stuck, {} refused", PLACES.len(), stuck.len(), refused.len());
+    assert!(stuck.is_empty() && refused.is_empty(), "stuck: {stuck:#?}\nrefused: {refused:#?}");
 }
 
 /// A daemon that hangs and goes on: what the guard did meanwhile is found and believed.

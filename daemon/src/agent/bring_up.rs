@@ -32,6 +32,7 @@ use crate::{
         sockets,
     },
     door::{Attachment, DoorError},
+    failpoint,
     limits::DozeBy,
     netns::{Helper, NamespaceSockets, NetnsError},
     sleep::{Asleep, Manners, Node, Sleeper, Ways},
@@ -145,14 +146,14 @@ impl Place {
         self.node.give_up(slot);
         match UndoLog::of_server(&self.run_dir, name, slot).and_then(|log| log.wake()) {
             Err(error) => {
-                tracing::error!(server = name, %error, "could not be woken; the guard and `off` will")
+                tracing::error!(server = name, %error, "could not be woken; the guard and `off` will");
             }
             Ok(played) => {
                 for (change, outcome) in played.changes {
                     match outcome {
                         Ok(outcome) => tracing::info!(server = name, %change, "{outcome}"),
                         Err(error) => {
-                            tracing::error!(server = name, %change, %error, "could not be put back")
+                            tracing::error!(server = name, %change, %error, "could not be put back");
                         }
                     }
                 }
@@ -193,11 +194,15 @@ impl Place {
                 }
                 Ok(veths) => {
                     for veth in veths {
+                        failpoint::at("attach-begun");
                         let attachment = self.node.door().attach(veth.host_end.ifindex)?;
+                        failpoint::at("attach-done");
                         self.note_attachment(wanted, &attachment)?;
                         attachments.push(attachment);
+                        failpoint::at("attach-noted");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
+                        failpoint::at("watched");
                         match routable(&veth) {
                             Ok(routable) => {
                                 address = routable;
@@ -214,7 +219,7 @@ impl Place {
         let freezer = Freezer::open(&found.cgroup)?;
         let asleep = asleep_by_log(&log, &freezer)?;
         let sleeps_on = wanted.adopt && asleep.as_ref().is_some_and(|asleep| is_true(asleep, &freezer));
-        let ways = Ways { freezer, asleep, log };
+        let ways = Ways { freezer, log, asleep };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
             wanted.slot,

@@ -200,7 +200,7 @@ impl Agent {
             tracing::info!(server = name, "it is not managed any more: what was changed is put back");
             match log.play_back() {
                 Err(error) => {
-                    tracing::error!(server = name, %error, "could not be put back; `dormouse off` will")
+                    tracing::error!(server = name, %error, "could not be put back; `dormouse off` will");
                 }
                 Ok(played) => {
                     for (change, outcome) in played.changes {

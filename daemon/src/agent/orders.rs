@@ -18,6 +18,7 @@ use super::{
 use crate::{
     discover::process::{self, Resident},
     door::monotonic_ns,
+    failpoint,
     limits::DozeBy,
     memory::{
         Cancel,
@@ -116,7 +117,10 @@ impl Agent {
                     let _ = sleeper.wake_waiting();
                     Done::DozeAborted(Err("dormouse is off"))
                 }
-                Ok(_) => Done::Dozed { by, size_bytes },
+                Ok(_) => {
+                    failpoint::at("doze-done");
+                    Done::Dozed { by, size_bytes }
+                }
                 Err(aborted) => Done::DozeAborted(Ok(aborted)),
             }
         });

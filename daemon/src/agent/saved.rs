@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::stage::{Demotion, Saved};
+use crate::{
+    failpoint,
+    stage::{Demotion, Saved},
+};
 
 #[derive(Serialize, Deserialize)]
 pub struct Record {
@@ -39,6 +42,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     }
     let new = path.with_extension("new");
     fs::write(&new, text)?;
+    failpoint::at("store-written");
     fs::rename(new, path)
 }
 

@@ -164,7 +164,7 @@ fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "metrics are not served; set metrics_listen to a free address")
+                tracing::error!(%error, "metrics are not served; set metrics_listen to a free address");
             }
         }
     });

@@ -129,6 +129,16 @@ impl Roads {
     }
 }
 
+/// The name of an interface of the caller's namespace. (nix 0.30 takes the null pointer by which if_indextoname(3)
+/// says "no such interface" for an empty name.)
+///
+/// # Errors
+/// `ENXIO` when there is none.
+pub fn name_of(ifindex: u32) -> std::io::Result<String> {
+    let name = nix::net::if_::if_indextoname(ifindex)?.to_string_lossy().into_owned();
+    if name.is_empty() { Err(std::io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(name) }
+}
+
 /// The roads into the server's namespace. `own` is a route socket in the daemon's namespace.
 pub fn roads(server: &mut NamespaceSockets, own: &mut Netlink) -> Result<Roads, NetlinkError> {
     let inside = devices(&mut server.route)?;

@@ -15,7 +15,10 @@ use aya::programs::{
 };
 
 use super::{Door, DoorError, object::TcHook};
-use crate::undo::{Change, Direction};
+use crate::{
+    discover::link,
+    undo::{Change, Direction},
+};
 
 /// Our filters' place on a clsact qdisc: before everybody who takes the kernel's default (49152).
 pub const CLSACT_PRIORITY: u16 = 1;
@@ -59,10 +62,7 @@ impl Door {
     /// # Errors
     /// [`DoorError::Attach`] names the interface and what the kernel said.
     pub fn attach(&mut self, ifindex: u32) -> Result<Attachment, DoorError> {
-        let interface = nix::net::if_::if_indextoname(ifindex)
-            .map_err(|error| DoorError::Interface { ifindex, source: error.into() })?
-            .to_string_lossy()
-            .into_owned();
+        let interface = link::name_of(ifindex).map_err(|source| DoorError::Interface { ifindex, source })?;
         let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
             interface: interface.clone(),
             source,

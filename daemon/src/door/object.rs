@@ -20,6 +20,8 @@ use dormouse_abi::{
     server::{Counters, Flow, FlowKey, ServerKey, ServerRef, flow_flag},
 };
 
+use nix::sys::statfs::{FsType, statfs};
+
 use super::{Arrays, RecordReader, monotonic_ns};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DORMOUSE_BPF_OBJECT_FILE"));
@@ -43,7 +45,10 @@ pub enum DoorError {
         "the kernel refused the BPF object: {0}; dormouse needs Linux 6.1 or later, CAP_BPF and CAP_NET_ADMIN"
     )]
     Load(#[source] Box<aya::EbpfError>),
-    #[error("the kernel refused the program {name}: {source}")]
+    #[error(
+        "the kernel refused the program {name}: {source}; dormouse needs Linux 6.1 or later, CAP_BPF, CAP_PERFMON and \
+         CAP_NET_ADMIN"
+    )]
     Program { name: String, source: Box<ProgramError> },
     #[error("map {name}: {source}")]
     Map { name: &'static str, source: Box<MapError> },
@@ -95,6 +100,7 @@ impl Door {
     /// As [`Door::load`].
     pub fn load_with(pin_dir: &Path, hook: TcHook) -> Result<Self, DoorError> {
         let dir = pin_dir.join(LAYOUT);
+        is_bpffs(pin_dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         fs::create_dir_all(&dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         let mut ebpf = EbpfLoader::new()
             .default_map_pin_directory(&dir)
@@ -285,6 +291,15 @@ impl Door {
 
 fn missing_map(name: &'static str) -> DoorError {
     DoorError::Map { name, source: Box::new(MapError::InvalidName { name: name.to_owned() }) }
+}
+
+/// Nothing can be pinned elsewhere, and the kernel's own words (EPERM) would point at the capabilities.
+fn is_bpffs(pin_dir: &Path) -> io::Result<()> {
+    let there = pin_dir.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    if statfs(there)?.filesystem_type() == FsType(libc::BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} is not in a bpffs", there.display())))
 }
 
 /// A second descriptor of every map that is pinned.

@@ -17,6 +17,7 @@ use crate::{
     },
     discover::netlink::NetlinkError,
     door::monotonic_ns,
+    failpoint,
     limits::DozeBy,
     undo::{Change, UndoError},
 };
@@ -68,7 +69,9 @@ impl Sleeper {
         state.wake_ns.store(0, SeqCst);
         state.query_ns.store(0, SeqCst);
         self.wanted.store(false, SeqCst);
+        failpoint::at("doze-begun");
         arrays.set_gate(self.slot, SIGNAL);
+        failpoint::at("doze-signal");
         grace_period();
         let slept = match by {
             DozeBy::Freeze => self.freeze(&mut ways, decided_ns),
@@ -78,10 +81,12 @@ impl Sleeper {
             Ok(asleep) => {
                 let older_connections = asleep.older_connections;
                 ways.asleep = Some(asleep);
+                failpoint::at("doze-looked");
                 // A throttled server runs: its packets pass, and a player's sets the flag.
                 if by == DozeBy::Freeze {
                     arrays.set_gate(self.slot, PARK);
                 }
+                failpoint::at("doze-parked");
                 self.asleep.store(true, SeqCst);
                 // Who wanted it awake meanwhile left a note.
                 if self.wanted.swap(false, SeqCst) {
@@ -101,7 +106,9 @@ impl Sleeper {
     fn freeze(&self, ways: &mut Ways, decided_ns: u64) -> Result<Asleep, DozeAborted> {
         let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
         let seq = ways.log.before(change)?;
+        failpoint::at("doze-logged");
         let looked = ways.freezer.freeze(DEFAULT_TIMEOUT).map_err(DozeAborted::from).and_then(|()| {
+            failpoint::at("doze-frozen");
             let older_connections = self.look_again(decided_ns)?;
             Ok(Asleep {
                 by: DozeBy::Freeze,

@@ -22,6 +22,7 @@ use crate::{
         sockets::{self, Sockets},
     },
     door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
+    failpoint,
     limits::{DozeBy, FirstSpeaker},
     memory::Cancel,
     netns::NamespaceSockets,
@@ -248,6 +249,7 @@ impl Clerk {
         let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
             for (log, seqs) in receiver {
+                failpoint::at("clerk-begun");
                 if let Err(error) = log.undone(&seqs) {
                     tracing::warn!(
                         ?error,

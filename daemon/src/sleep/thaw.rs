@@ -9,7 +9,7 @@ use std::{
 use dormouse_abi::gate::{PARK, SIGNAL};
 
 use super::{DozeAborted, Sleeper, WakeError, Woken};
-use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, limits::DozeBy};
+use crate::{act::freezer::DEFAULT_TIMEOUT, door::monotonic_ns, failpoint, limits::DozeBy};
 
 /// How often the thaw may be repeated at once while something still waits. What waits then is no player (whose
 /// packet would have set the flag), only many: a scan fills accept queues faster than a server empties them.
@@ -48,6 +48,7 @@ impl Sleeper {
             let started_ns = monotonic_ns();
             self.await_answer(started_ns);
             ways.freezer.thaw()?;
+            failpoint::at("query-thawed");
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
             let given = self.drain(SIGNAL);
             replayed += given;
@@ -57,6 +58,7 @@ impl Sleeper {
                 break;
             }
             ways.freezer.freeze(DEFAULT_TIMEOUT)?;
+            failpoint::at("query-frozen");
             let unfinished = match self.look_again(started_ns) {
                 Ok(older_connections) => {
                     if let Some(asleep) = &mut ways.asleep {

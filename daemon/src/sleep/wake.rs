@@ -14,6 +14,7 @@ use super::{Sleeper, Ways, enter::grace_period};
 use crate::{
     act::{freezer::FreezeError, throttle},
     door::monotonic_ns,
+    failpoint,
     limits::DozeBy,
 };
 
@@ -95,6 +96,7 @@ impl Sleeper {
         let by = asleep.by;
         let knocked_ns =
             knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
+        failpoint::at("wake-begun");
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
         let mut replayed = self.replay_queue(BEFORE_THE_THAW);
         let ran = match (by, asleep.cpu_max) {
@@ -104,6 +106,7 @@ impl Sleeper {
             _ => ways.freezer.thaw().map_err(WakeError::from),
         };
         let thawed_ns = monotonic_ns();
+        failpoint::at("wake-thawed");
         if let Err(error) = ran {
             // A cgroup that is gone has nobody to wake; anything else leaves the sleeper for the next try,
             // with a door that passes.
@@ -113,11 +116,13 @@ impl Sleeper {
         self.replayed.fetch_add(u64::from(replayed), SeqCst);
         replayed += self.drain(OPEN);
         let opened_ns = monotonic_ns();
+        failpoint::at("wake-open");
         self.asleep.store(false, SeqCst);
         let state = self.node.arrays.state(self.slot);
         state.wake_ns.store(0, SeqCst);
         state.query_ns.store(0, SeqCst);
         let Some(asleep) = ways.asleep.take() else { return Ok(None) };
+        failpoint::at("wake-done");
         self.node.clerk.done(&ways.log, asleep.undo);
         Ok(Some(Woken {
             by,
@@ -153,11 +158,13 @@ impl Sleeper {
     pub(super) fn drain(&self, after: u32) -> u32 {
         let arrays = &self.node.arrays;
         arrays.set_gate(self.slot, DRAINING);
+        failpoint::at("wake-draining");
         let until = Instant::now() + DRAIN_WITHIN;
         let mut replayed = 0;
         let mut reports = vec![];
         loop {
             replayed += self.replay_queue(usize::MAX);
+            failpoint::at("wake-replayed");
             if arrays.open_if_drained(self.slot) {
                 break;
             }

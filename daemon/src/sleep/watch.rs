@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Node, Sleeper, Woken};
 use crate::{
     door::{Knock, Record, monotonic_ns},
+    failpoint,
     limits::FirstSpeaker,
 };
 
@@ -103,6 +104,7 @@ impl Node {
         let sleeper = self.slots.get(slot).or_else(|| self.keep_early(slot, &record))?;
         let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
         if let Record::Parked(parked) = record {
+            failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
@@ -150,9 +152,9 @@ impl Node {
         }
         self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
         drop(early);
-        self.tell(records.iter().filter_map(|record| {
-            self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)))
-        }));
+        let announce =
+            |record: &Record| self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)));
+        self.tell(records.iter().filter_map(announce));
     }
 
     /// The server of a slot is not there: its gate opens, and nothing is kept for it.
@@ -166,7 +168,6 @@ impl Node {
         }
     }
 
-    /// Puts a player onto the list of those to be woken for; gives back what is to be told.
     fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
         if knock.class == Class::Player {
             self.want(knock);

@@ -75,7 +75,7 @@ impl Stand {
         let swap = Swap::ensure(2048)?;
         match swap.made() {
             Some(path) => {
-                tell(&format!("no swap on this machine: made {} (2 GiB) for the demo", path.display()))
+                tell(&format!("no swap on this machine: made {} (2 GiB) for the demo", path.display()));
             }
             None => tell("deep sleepers go to this machine's own swap"),
         }
@@ -118,7 +118,7 @@ impl Stand {
     }
 
     fn wait_until_deep(&self, name: &str) -> Result<()> {
-        self.daemon.wait_for(name, Stage::Deep, Duration::from_secs(60))?;
+        self.daemon.wait_for(name, Stage::Deep, Duration::from_mins(1))?;
         let why = self.daemon.why(name)?;
         let memory = why.memory.context("a deep server has handed memory back")?;
         tell(&format!(

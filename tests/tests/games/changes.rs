@@ -11,7 +11,7 @@ use dormouse_api::{event::EventKind, status::Stage};
 use dormouse_tests::clients;
 use nix::sys::signal::Signal;
 
-use crate::stand::{PORT, Plan, Plays, SOON, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, PORT, Plan, Plays, SOON, Stand, TIMEOUT};
 
 fn echo() -> Stand {
     Stand::new(&Plan::new(Plays::Echo, "generic-tcp"))
@@ -19,7 +19,7 @@ fn echo() -> Stand {
 
 fn a_player_wakes_it(stand: &Stand) {
     stand.doze();
-    let to = stand.address();
+    let to = ADDRESS;
     let answer = stand.node.client.run(|| clients::echo::tcp(to, b"player", TIMEOUT));
     let answer = answer.unwrap_or_else(|error| panic!("{error:#}\n{}", stand.daemon.log()));
     assert_eq!(answer.retransmissions, 0);
@@ -90,7 +90,7 @@ fn a_new_veth_of_a_sleeper_locks_nobody_out() {
     let stand = echo();
     stand.doze();
     stand.node.rewire(0).unwrap();
-    let to = stand.address();
+    let to = ADDRESS;
     let answer = stand.node.client.run(|| clients::echo::tcp(to, b"player", SOON));
     answer.unwrap_or_else(|error| panic!("{error:#}\n{}", stand.daemon.log()));
     a_player_wakes_it(&stand);

@@ -9,7 +9,7 @@ use dormouse_tests::{
     topology::CLIENT,
 };
 
-use crate::stand::{Plan, Plays, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, Plan, Plays, Stand, TIMEOUT};
 
 fn dozing() -> Stand {
     let stand = Stand::new(&Plan::new(Plays::DdNet, "ddnet"));
@@ -20,7 +20,7 @@ fn dozing() -> Stand {
 #[test]
 fn info_queries_are_answered_and_wake_nobody() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     for _ in 0..5 {
         stand.node.client.run(|| clients::ddnet::info(to, TIMEOUT)).unwrap();
         stand.assert_never_woken();
@@ -33,7 +33,7 @@ fn info_queries_are_answered_and_wake_nobody() {
 fn a_player_joins_from_the_doze() {
     let mut stand = dozing();
     let client = Place::netns(&stand.node.client);
-    ddnet_join(client, stand.address(), "tee", Duration::from_secs(2)).unwrap();
+    ddnet_join(client, ADDRESS, "tee", Duration::from_secs(2)).unwrap();
     assert_eq!(stand.server.seen_address("tee").unwrap(), CLIENT[0]);
     stand.until_why("told of its wake", |why| why.last_wake.is_some());
     stand.wait_for(Stage::Dozing);

@@ -10,7 +10,7 @@ use dormouse_tests::{
 };
 
 use crate::{
-    stand::{NAME, Plan, Plays, Stand, TIMEOUT},
+    stand::{ADDRESS, NAME, Plan, Plays, Stand, TIMEOUT},
     swap::Swap,
 };
 
@@ -19,11 +19,10 @@ const TRIES: u32 = 5;
 const PAGE_OUT_WITHIN: Duration = Duration::from_mins(3);
 
 fn stand(plays: Plays, profile: &str) -> Stand {
-    // The JVM's client sends nothing while it waits for an answer that takes seconds.
-    let doze_after = if matches!(plays, Plays::Heap(_)) { "15s" } else { "1s" };
+    // Long enough that a client's wake is the only one, also where an answer takes seconds.
     let limits = QUICK
-        .replace("doze_after = \"1s\"", &format!("doze_after = \"{doze_after}\""))
-        .replace("deep_after = \"never\"", "deep_after = \"1s\"")
+        .replace("doze_after = \"1s\"", "doze_after = \"15s\"")
+        .replace("deep_after = \"never\"", "deep_after = \"2s\"")
         .replace("floor = \"dozing\"", "floor = \"deep\"");
     Stand::new(&Plan { limits: &limits, ..Plan::new(plays, profile) })
 }
@@ -63,6 +62,7 @@ fn deep(plays: Plays, profile: &str, shown: Shown) -> Stand {
     let mut seen = vec![];
     for _ in 0..TRIES {
         let stand = stand(plays, profile);
+        stand.daemon.wait_for(NAME, Stage::Dozing, PAGE_OUT_WITHIN).unwrap();
         let before = Memory::now();
         stand.daemon.wait_for(NAME, Stage::Deep, PAGE_OUT_WITHIN).unwrap();
         let after = Memory::now();
@@ -92,7 +92,7 @@ fn minecraft_is_joined_from_deep() {
     let _swap = Swap::of_gib(2);
     let stand = deep(Plays::Minecraft, "minecraft-java", Shown::ByDaemon);
     let client = Place::netns(&stand.node.client);
-    minecraft_join(client, stand.address(), "deepa", Duration::from_secs(1)).unwrap();
+    minecraft_join(client, ADDRESS, "deepa", Duration::from_secs(1)).unwrap();
     told_of_a_wake_from_deep(&stand);
 }
 
@@ -100,7 +100,7 @@ fn minecraft_is_joined_from_deep() {
 fn luanti_is_joined_from_deep() {
     let _swap = Swap::of_gib(2);
     let stand = deep(Plays::Luanti, "luanti", Shown::ByDaemon);
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| clients::luanti::join(to, "deepa", TIMEOUT)).unwrap();
     told_of_a_wake_from_deep(&stand);
 }
@@ -110,7 +110,7 @@ fn a_jvm_of_a_gib_comes_back_whole_from_deep() {
     // Where the sweep touches pages only half of the swap is used (vm_swap_full).
     let _swap = Swap::of_gib(4);
     let stand = deep(Plays::Heap(1024), "generic-tcp", Shown::ByNode);
-    let to = stand.address();
+    let to = ADDRESS;
     let ask = |line: &str| {
         let answer = clients::line::ask(to, line, Duration::from_mins(2)).unwrap();
         (answer.retransmissions, String::from_utf8_lossy(&answer.reply).into_owned())

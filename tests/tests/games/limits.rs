@@ -10,7 +10,7 @@ use dormouse_tests::{
     skip,
 };
 
-use crate::stand::{NAME, PORT, Plan, Plays, SOON, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, NAME, PORT, Plan, Plays, SOON, Stand, TIMEOUT};
 
 /// Longer than the forged watchdog's patience.
 const FROZEN_FOR: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ fn a_server_with_a_watchdog_is_never_frozen_by_default() {
         let refused = sleep_is_refused(&stand);
         assert!(refused.contains("watchdog"), "{refused}");
     }
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| clients::minecraft::status(to, TIMEOUT)).unwrap();
 }
 
@@ -62,7 +62,7 @@ fn a_server_that_dies_of_its_freeze_is_not_frozen_again() {
     let mut stand = Stand::new(&Plan::new(Plays::Tick(SHORT_PATIENCE_MS), "minecraft-java"));
     stand.doze();
     thread::sleep(FROZEN_FOR);
-    let to = stand.address();
+    let to = ADDRESS;
     // It may answer before its watchdog looks, or not.
     let _ = stand.node.client.run(|| clients::minecraft::login(to, "luckless", TIMEOUT));
     let status = stand.server.process.wait(SOON).unwrap();

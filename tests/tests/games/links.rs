@@ -10,7 +10,7 @@ use std::{
 use dormouse_api::status::Stage;
 use dormouse_tests::{clients, daemon::QUICK, topology::NODE};
 
-use crate::stand::{NAME, Network, PORT, Plan, Plays, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, NAME, Network, PORT, Plan, Plays, Stand, TIMEOUT};
 
 /// As long as a wake would have taken, several times over.
 const LONG_ENOUGH: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ fn echo(more: &str) -> Stand {
 }
 
 fn connect(stand: &Stand) -> TcpStream {
-    let to = stand.address();
+    let to = ADDRESS;
     let stream = stand.node.client.run(|| TcpStream::connect_timeout(&to, TIMEOUT)).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -82,7 +82,7 @@ fn a_sidecar_is_ignored_where_the_profile_says_so() {
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT);
     stand.node.pods[0].netns.run(|| clients::echo::tcp(to, b"sidecar", LONG_ENOUGH)).unwrap_err();
     stand.assert_never_woken();
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| clients::echo::tcp(to, b"player", TIMEOUT)).unwrap();
 }
 
@@ -112,7 +112,7 @@ fn the_second_datagram_wakes_a_server_in_the_hosts_network() {
     stand.doze();
     stand.node.client.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.connect(stand.address()).unwrap();
+        socket.connect(ADDRESS).unwrap();
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket.send(b"first").unwrap();
         thread::sleep(LONG_ENOUGH);

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use dormouse_api::status::Stage;
 use dormouse_tests::{clients, topology::CLIENT};
 
-use crate::stand::{Plan, Plays, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, Plan, Plays, Stand, TIMEOUT};
 
 fn dozing() -> Stand {
     let stand = Stand::new(&Plan::new(Plays::Luanti, "luanti"));
@@ -16,7 +16,7 @@ fn dozing() -> Stand {
 #[test]
 fn the_server_lists_pings_are_answered_and_wake_nobody() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     for _ in 0..5 {
         stand.node.client.run(|| clients::luanti::ping(to, TIMEOUT)).unwrap();
         stand.assert_never_woken();
@@ -28,7 +28,7 @@ fn the_server_lists_pings_are_answered_and_wake_nobody() {
 #[test]
 fn a_player_joins_from_the_doze() {
     let mut stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| clients::luanti::join(to, "sam", TIMEOUT)).unwrap();
     assert_eq!(stand.server.seen_address("sam").unwrap(), CLIENT[0]);
     let last = stand.until_why("told of its wake", |why| why.last_wake.is_some()).last_wake.unwrap();

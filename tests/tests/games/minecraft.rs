@@ -15,7 +15,7 @@ use dormouse_tests::{
     topology::CLIENT,
 };
 
-use crate::stand::{NAME, Plan, Plays, SOON, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, NAME, Plan, Plays, SOON, Stand, TIMEOUT};
 
 fn dozing() -> Stand {
     let stand = Stand::new(&Plan::new(Plays::Minecraft, "minecraft-java"));
@@ -26,7 +26,7 @@ fn dozing() -> Stand {
 #[test]
 fn pings_of_both_kinds_are_answered_and_wake_nobody() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     for _ in 0..5 {
         let answer = stand.node.client.run(|| clients::minecraft::status(to, TIMEOUT)).unwrap();
         assert!(String::from_utf8_lossy(&answer.reply).contains("dormouse test server"));
@@ -43,7 +43,7 @@ fn pings_of_both_kinds_are_answered_and_wake_nobody() {
 #[test]
 fn a_login_needs_no_retransmission() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     let answer = stand.node.client.run(|| clients::minecraft::login(to, "login", TIMEOUT)).unwrap();
     assert_eq!(answer.retransmissions, 0);
     let last = stand.until_why("told of its wake", |why| why.last_wake.is_some()).last_wake.unwrap();
@@ -58,7 +58,7 @@ fn a_player_joins_from_the_doze_keeps_it_awake_and_it_dozes_again() {
     let limits = QUICK.replace("doze_after = \"1s\"", "doze_after = \"8s\"");
     let mut stand = Stand::new(&Plan { limits: &limits, ..Plan::new(Plays::Minecraft, "minecraft-java") });
     stand.doze();
-    let to = stand.address();
+    let to = ADDRESS;
     let stay = Duration::from_secs(20);
     thread::scope(|scope| {
         let client = Place::netns(&stand.node.client);
@@ -81,7 +81,7 @@ fn a_player_joins_from_the_doze_keeps_it_awake_and_it_dozes_again() {
 #[test]
 fn a_storm_of_connections_wakes_nobody_and_players_get_in_after_it() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     // Node's backlog is 511; those who hang up stay in the queue until they are accepted.
     let silent: Vec<TcpStream> = stand.node.client.run(|| {
         (0..600)
@@ -107,7 +107,7 @@ fn a_storm_of_connections_wakes_nobody_and_players_get_in_after_it() {
 #[test]
 fn who_connected_before_a_short_thaw_is_judged_after_it_too() {
     let stand = dozing();
-    let to = stand.address();
+    let to = ADDRESS;
     stand.node.client.run(|| {
         let mut silent = TcpStream::connect_timeout(&to, TIMEOUT).unwrap();
         // The thaw in which this is answered also accepts the silent one.

@@ -15,7 +15,7 @@ use dormouse_tests::{
     process::Place,
 };
 
-use crate::stand::{NAME, Plan, Plays, Stand, TIMEOUT};
+use crate::stand::{ADDRESS, NAME, Plan, Plays, Stand, TIMEOUT};
 
 /// What dormouse could change about a cgroup.
 fn settings(cgroup: &Cgroup) -> BTreeMap<String, String> {
@@ -51,7 +51,7 @@ fn observe_touches_nothing_and_says_what_it_would_have_done() {
             })
         };
         note("would be dozing");
-        let to = stand.address();
+        let to = ADDRESS;
         stand.node.client.run(|| clients::minecraft::status(to, TIMEOUT)).unwrap();
         let client = Place::netns(&stand.node.client);
         minecraft_join(client, to, "eve", Duration::from_secs(1)).unwrap();

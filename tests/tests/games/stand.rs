@@ -22,10 +22,12 @@ use dormouse_tests::{
 
 pub const NAME: &str = "games/one";
 pub const PORT: u16 = 25565;
+/// The node's own, from where a hostPort leads to the pod; IPv4.
+pub const ADDRESS: SocketAddr = SocketAddr::new(NODE[0], PORT);
 /// How long a client waits for one answer on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a stage may take to come.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 pub const VOUCHED: &[(&str, &str)] = &[("watchdog", "off"), ("save", "not-needed"), ("outbound", "harmless")];
 
@@ -127,18 +129,14 @@ impl Stand {
         daemon.manage_as(&file, plan.mode, plan.asserted).unwrap();
         daemon.start(&node.netns).unwrap();
         let stand = Self { daemon, server, cgroup, node };
-        stand.until("watched", |server| server.note.as_deref() != Some("being looked for"));
+        // Only of a server that was found is there anything to measure.
+        stand.until("watched", |server| server.size_bytes > 0);
         stand
     }
 
     /// Where the server (and its next one) runs.
     pub fn place(&self) -> Place<'_> {
         Place::new(&self.node.pods[0].netns, &self.cgroup)
-    }
-
-    /// The node's own address, from where a hostPort leads to the pod; IPv4.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(NODE[0], PORT)
     }
 
     pub fn doze(&self) {

@@ -140,3 +140,9 @@ proptest::proptest! {
         let _ = (device(&message), address(&message));
     }
 }
+
+#[test]
+fn an_interface_that_is_not_there_has_no_name() {
+    assert_eq!(super::name_of(1).unwrap(), "lo");
+    assert_eq!(super::name_of(u32::MAX >> 1).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+}
