@@ -184,7 +184,13 @@ impl Stand {
         for event in &events {
             println!("false wake: {event:?}");
         }
-        let moved = self.asleep_since()?.iter().zip(since).filter(|(now, then)| now != then).count();
+        let mut moved = 0;
+        for ((name, ..), (now, then)) in SERVERS.iter().zip(self.asleep_since()?.iter().zip(since)) {
+            if now != then {
+                println!("{name} was woken: {:?}", self.daemon.why(name)?.last_wake);
+                moved += 1;
+            }
+        }
         Ok(moved.max(events.len()) as u64)
     }
 
