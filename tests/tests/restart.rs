@@ -103,7 +103,7 @@ fn who_was_parked_while_no_daemon_ran_gets_in() {
 
 /// Every place between two steps that change something, in the order in which a server comes to them: on the way
 /// to the door, into the doze, out again.
-const PLACES: [&str; 22] = [
+const PLACES: [&str; 21] = [
     "attach-begun",
     "attach-done",
     "attach-noted",
@@ -116,7 +116,6 @@ const PLACES: [&str; 22] = [
     "doze-looked",
     "doze-parked",
     "doze-done",
-    "ring-read",
     "wake-begun",
     "wake-thawed",
     "wake-draining",
