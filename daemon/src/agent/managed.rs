@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
@@ -65,6 +65,8 @@ pub struct History {
     /// What it held when it fell asleep last, bytes.
     pub size_bytes: u64,
     pub handed_back: Option<HandedBack>,
+    /// Parked packets that had come to nothing by then.
+    pub expired_then: u64,
     /// The counters when the present stage began.
     pub counters_then: Counters,
     pub last_wake: Option<why::LastWake>,
@@ -134,6 +136,11 @@ impl Managed {
         if !std::mem::replace(&mut self.connections_came, true) {
             self.next_look = self.next_look.min(Instant::now() + LOOK_AT_QUEUE);
         }
+    }
+
+    /// Parked packets that came to nothing: too old, too many, or sent again.
+    pub fn expired(&self) -> u64 {
+        self.here().map_or(0, |here| here.brought.sleeper.expired.load(SeqCst))
     }
 
     /// The stage that it is really in.

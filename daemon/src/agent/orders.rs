@@ -313,6 +313,7 @@ impl Agent {
         {
             managed.history.counters_then = counters;
             managed.history.scan_addresses.clear();
+            managed.history.expired_then = managed.expired();
         }
         match after {
             Stage::Dozing { by } => {

@@ -6,7 +6,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{
     profile,
     status::{Guard, HandedBack, Kept, Mode, NodeStatus, ServerStatus, Stage as ToldStage},
-    why::{Deciding, NextWake, Refused, SleeperMemory, Why},
+    why::{Deciding, Refused, SleeperMemory, Why},
 };
 use dormouse_packet::Class;
 
@@ -97,7 +97,7 @@ impl Agent {
             last_player_at_ms: why.as_ref().and_then(|why| why.last_player).map(unix_from_boot_ms),
             kept: why.as_ref().and_then(|why| why.kept.as_ref()).map(told_kept),
             note: note(managed),
-            pings_answered: counted.query,
+            pings_answered: answered(managed, &counted),
             scans_refused: counted.noise,
         }
     }
@@ -107,7 +107,6 @@ impl Agent {
         let why = managed.here().map(|here| here.machine.why());
         let counted = self.since_stage(managed);
         let (_, size_bytes) = memory(managed);
-        let asleep = managed.stage().by().is_some();
         Why {
             server: server.name().to_owned(),
             profile: server.profile.name.clone(),
@@ -133,22 +132,22 @@ impl Agent {
             }),
             refused: Refused {
                 pings: counted.query,
-                pings_answered: counted.query,
+                pings_answered: answered(managed, &counted),
                 probes: counted.probe,
                 scans: counted.noise,
                 scan_addresses: managed.history.scan_addresses.len() as u64,
                 false_wakes: 0,
             },
-            next_wake: asleep.then_some(NextWake {
-                estimate_ms: 1,
-                working_set_bytes: 0,
-                wakes_recorded: 0,
-                disk_bytes_per_second: None,
-                headroom_reserved: false,
-            }),
+            // Foretold once the node measures its disk and keeps headroom.
+            next_wake: None,
             last_wake: managed.history.last_wake.clone(),
         }
     }
+}
+
+/// Queries that reached the server: each is given to it in a short thaw, or comes to nothing in the queue.
+fn answered(managed: &Managed, counted: &Counters) -> u64 {
+    counted.query.saturating_sub(managed.expired().saturating_sub(managed.history.expired_then))
 }
 
 /// Resident bytes, and what it holds awake. A deep sleeper's RSS says nothing: its size is what was measured

@@ -240,6 +240,9 @@ impl Sleeper {
 #[derive(Clone)]
 pub struct Clerk(mpsc::Sender<(UndoLog, Vec<Seq>)>);
 
+/// How long the clerk leaves a woken server alone.
+const AFTER_THE_WAKE: Duration = Duration::from_millis(20);
+
 impl Clerk {
     /// Starts the clerk's thread.
     ///
@@ -249,6 +252,8 @@ impl Clerk {
         let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
             for (log, seqs) in receiver {
+                // A server that has just been let go needs the CPU more than a file on tmpfs.
+                std::thread::sleep(AFTER_THE_WAKE);
                 failpoint::at("clerk-begun");
                 if let Err(error) = log.undone(&seqs) {
                     tracing::warn!(
