@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -136,6 +136,10 @@ impl Agent {
             let cancel = Cancel::default();
             sleeper.allow_deep(cancel.clone());
             let log = sleeper.ways().log.clone();
+            // Without a memory controller the machine's swap cache is counted: from the first page out to the
+            // last one swept, only one server's pages may be in it.
+            let alone = !group.has_memory_controller();
+            let _turn = alone.then(|| PAGE_OUT.lock().unwrap_or_else(PoisonError::into_inner));
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
             let out = page_out(&group, bounds, &cancel, &mut write_limit);
@@ -359,6 +363,8 @@ impl Agent {
         }
     }
 }
+
+static PAGE_OUT: Mutex<()> = Mutex::new(());
 
 /// How long after a wake its working set is read off.
 const RECORD_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
