@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-        mpsc,
+        mpsc::{self, TryRecvError},
     },
     time::Duration,
 };
@@ -65,9 +65,13 @@ impl Node {
         })
     }
 
-    /// Puts a server on the list of those to be woken.
-    pub(super) fn want(&self, knock: Knock) {
+    /// Puts a server on the list of those to be woken. Whoever is not the watch itself must [`Node::kick`] it.
+    pub(super) fn enlist(&self, knock: Knock) {
         self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back(knock);
+    }
+
+    /// Makes the watch look at its list.
+    pub(super) fn kick(&self) {
         let _ = self.kick.write(1);
     }
 
@@ -162,7 +166,8 @@ impl Sleeper {
 
     /// Somebody is waiting who turned out to be a player: the watch wakes the server.
     pub fn want(&self, knock: Knock) {
-        self.node.want(knock);
+        self.node.enlist(knock);
+        self.node.kick();
     }
 
     /// A page-out begins; whoever wakes the server ends it by this.
@@ -240,8 +245,16 @@ impl Sleeper {
 #[derive(Clone)]
 pub struct Clerk(mpsc::Sender<(UndoLog, Vec<Seq>)>);
 
-/// How long the clerk leaves a woken server alone.
-const AFTER_THE_WAKE: Duration = Duration::from_millis(20);
+/// How often the clerk looks. It looks by the clock and is not called: calling sets a thread going while the
+/// woken server needs the CPU.
+const CLERK_LOOKS_EVERY: Duration = Duration::from_millis(50);
+
+fn shorten(log: &UndoLog, seqs: &[Seq]) {
+    failpoint::at("clerk-begun");
+    if let Err(error) = log.undone(seqs) {
+        tracing::warn!(?error, "the undo log could not be shortened; it will be played back harmlessly");
+    }
+}
 
 impl Clerk {
     /// Starts the clerk's thread.
@@ -251,15 +264,11 @@ impl Clerk {
     pub fn start() -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
-            for (log, seqs) in receiver {
-                // A server that has just been let go needs the CPU more than a file on tmpfs.
-                std::thread::sleep(AFTER_THE_WAKE);
-                failpoint::at("clerk-begun");
-                if let Err(error) = log.undone(&seqs) {
-                    tracing::warn!(
-                        ?error,
-                        "the undo log could not be shortened; it will be played back harmlessly"
-                    );
+            loop {
+                match receiver.try_recv() {
+                    Ok((log, seqs)) => shorten(&log, &seqs),
+                    Err(TryRecvError::Empty) => std::thread::sleep(CLERK_LOOKS_EVERY),
+                    Err(TryRecvError::Disconnected) => return,
                 }
             }
         })?;

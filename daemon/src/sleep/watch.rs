@@ -26,6 +26,9 @@ use crate::{
 const LOOK_AT_FLAGS: Duration = Duration::from_millis(50);
 /// How often what is parked is looked over for its age.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+/// How long reports wait for a wake that may follow at once: a client's payload comes with its handshake, and
+/// whoever acts on the report of one would take a CPU from the other. Whole milliseconds, as poll(2) counts.
+const HOLD_REPORTS: Duration = Duration::from_millis(1);
 /// The most records that are kept for a server that is not found again yet.
 const MOST_EARLY: usize = 512;
 
@@ -162,6 +165,7 @@ impl Node {
         let announce =
             |record: &Record| self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)));
         self.tell(records.iter().filter_map(announce));
+        self.kick();
     }
 
     /// The server of a slot is not there: its gate opens, and nothing is kept for it.
@@ -177,7 +181,7 @@ impl Node {
 
     fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
         if knock.class == Class::Player {
-            self.want(knock);
+            self.enlist(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
         Some(match (knock.class, was_parked, first_speaker) {
@@ -189,22 +193,14 @@ impl Node {
         })
     }
 
-    fn wake_who_is_wanted(&self) {
+    fn wake_who_is_wanted(&self) -> Vec<Report> {
+        let mut reports = vec![];
         loop {
             let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(knock) = next else { return };
+            let Some(knock) = next else { return reports };
             let Some(sleeper) = self.slots.get(knock.slot) else { continue };
-            self.wake_and_report(&sleeper, knock.time_ns, Some(knock));
+            reports.extend(wake(&sleeper, knock.time_ns, Some(knock)));
         }
-    }
-
-    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) {
-        let report = match sleeper.wake(Some(knocked_ns)) {
-            Ok(None) => return,
-            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from },
-            Err(error) => Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() },
-        };
-        self.tell([report]);
     }
 
     /// What needs no record: the flags, and what grew old in the queues.
@@ -214,7 +210,7 @@ impl Node {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
-                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged }, None);
+                self.tell(wake(&sleeper, if flagged == 0 { now } else { flagged }, None));
             }
             // A query that passed on the way into the doze waits in the frozen server's socket, without a record.
             if state.take_query().is_some() {
@@ -228,6 +224,13 @@ impl Node {
                 sleeper.ended(ended);
             }
         }
+    }
+}
+
+fn wake(sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
+    match sleeper.wake(Some(knocked_ns)) {
+        Ok(woken) => woken.map(|woken| Report::Woken { slot: sleeper.slot, woken, from }),
+        Err(error) => Some(Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() }),
     }
 }
 
@@ -252,15 +255,26 @@ pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
     let ring = unsafe { BorrowedFd::borrow_raw(ring) };
     let mut expired = Instant::now();
     let mut looked = Instant::now();
+    let mut held: Vec<Report> = vec![];
+    let mut held_since = Instant::now();
     while !stop() {
         let mut fds =
             [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(node.kick.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(LOOK_AT_FLAGS.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
-        let _ = poll(&mut fds, timeout);
-        let _ = node.kick.read();
-        let reports = node.read_records();
-        node.wake_who_is_wanted();
-        node.tell(reports);
+        let timeout = if held.is_empty() { LOOK_AT_FLAGS } else { HOLD_REPORTS };
+        let _ =
+            poll(&mut fds, PollTimeout::try_from(timeout.as_millis() as i32).unwrap_or(PollTimeout::ZERO));
+        if fds[1].any() == Some(true) {
+            let _ = node.kick.read();
+        }
+        let read = node.read_records();
+        let woken = node.wake_who_is_wanted();
+        if held.is_empty() {
+            held_since = Instant::now();
+        }
+        held.extend(read.into_iter().chain(woken));
+        if !held.is_empty() && held_since.elapsed() >= HOLD_REPORTS {
+            node.tell(held.drain(..));
+        }
         if looked.elapsed() >= LOOK_AT_FLAGS {
             let expire = expired.elapsed() >= EXPIRE_EVERY;
             node.look_at_flags(expire);
@@ -270,4 +284,5 @@ pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
             }
         }
     }
+    node.tell(held);
 }
