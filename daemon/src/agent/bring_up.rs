@@ -5,8 +5,7 @@ use std::{
     collections::BTreeSet,
     fmt, fs, io,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -26,6 +25,7 @@ use crate::{
         link::{self, HostEnd},
         mounts::{CgroupRoot, Controllers, MountError},
         netlink::NetlinkError,
+        probers::tree_ids,
         process::ProcessError,
         resolve::{Found, ResolveError},
         selector::Selector,
@@ -181,7 +181,9 @@ impl Place {
             UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
                 .before(Change::Pin { path: pin.clone() })?;
             pins.push(pin);
-            for scope in cgroup_ids(&found.cgroup)? {
+            for scope in tree_ids(&found.cgroup)
+                .map_err(|source| BringUpError::Read { path: found.cgroup.clone(), source })?
+            {
                 let flags = flag | server_flag::SIGNAL_ONLY;
                 self.watch(wanted, &ports, scope, flags, brought_keys)?;
             }
@@ -407,18 +409,4 @@ fn is_true(asleep: &Asleep, freezer: &Freezer) -> bool {
         (DozeBy::Throttle, None) => false,
         (DozeBy::Freeze, _) => freezer.state().is_ok_and(|state| state.set),
     }
-}
-
-/// The ids of a cgroup and of all below it: a socket belongs to the cgroup of the process that made it. The
-/// inode of a cgroup's directory is its id (fs/kernfs, 64-bit).
-fn cgroup_ids(cgroup: &Path) -> Result<Vec<u64>, BringUpError> {
-    let read = |source| BringUpError::Read { path: cgroup.to_owned(), source };
-    let mut ids = vec![fs::metadata(cgroup).map_err(read)?.ino()];
-    for entry in fs::read_dir(cgroup).map_err(read)? {
-        let entry = entry.map_err(read)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            ids.extend(cgroup_ids(&entry.path())?);
-        }
-    }
-    Ok(ids)
 }

@@ -10,6 +10,7 @@ mod look;
 mod managed;
 mod operator;
 mod orders;
+mod probers;
 mod reports;
 mod saved;
 mod start;
@@ -90,6 +91,8 @@ impl Agent {
         self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut probers = tokio::time::interval(probers::LOOK_FOR_PROBERS);
+        probers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
@@ -104,6 +107,7 @@ impl Agent {
                 },
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = probers.tick() => self.look_for_probers(),
             }
         }
     }
@@ -135,6 +139,9 @@ impl Agent {
     /// What only counts up elsewhere is read off.
     fn measure(&self) {
         self.metrics.guard_up(guard::is_running(&self.paths));
+        if let Ok(unparsed) = self.place.node.door().unparsed() {
+            self.metrics.unparsed(unparsed);
+        }
         for (name, managed) in &self.servers {
             let Some(here) = managed.here() else { continue };
             let sleeper = &here.brought.sleeper;

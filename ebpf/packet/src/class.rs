@@ -13,7 +13,8 @@ pub enum Class {
     /// A status ping or server-list query: answered, never wakes. Also a protocol's own challenge
     /// (Luanti's peer id, a Teeworlds token): who comes back with the answer is a player.
     Query = 2,
-    /// A health probe of the node's own (recognised by the local sender, not by the payload).
+    /// A health probe of the node's own: the sender's cgroup and its payload say so, never an address (see
+    /// [`probe`](crate::probe)). Answered as a query is, never wakes.
     Probe = 3,
     /// Proven not to be the game's protocol.
     Noise = 4,

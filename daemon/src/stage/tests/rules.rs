@@ -16,7 +16,6 @@ fn the_whole_road_down_and_up() {
     bench.deep();
     assert_eq!(bench.machine.next_deadline(), None);
     assert_eq!(bench.tell(knock(Class::Noise)), []);
-    assert_eq!(bench.tell(knock(Class::Probe)), []);
     assert_eq!(bench.tell(knock(Class::Player)), wake(PLAYER));
     assert_eq!(bench.tell(knock(Class::Player)), [], "it is waking already");
     assert_eq!(bench.tell(Event::Woken), WOKEN);
@@ -222,7 +221,7 @@ fn queries_get_a_thaw_now_and_then() {
     bench.now = due;
     bench.tell(Event::ThawDone);
     assert_eq!(bench.machine.next_deadline(), None);
-    assert_eq!(bench.later(3, knock(Class::Query)), [Action::QueryThaw], "the last is old: at once");
+    assert_eq!(bench.later(3, knock(Class::Probe)), [Action::QueryThaw], "the last is old: at once");
     assert_eq!(bench.machine.stage(), Stage::Dozing { by: DozeBy::Freeze });
 }
 
