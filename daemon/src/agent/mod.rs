@@ -13,6 +13,7 @@ mod orders;
 mod probers;
 mod reports;
 mod saved;
+mod signs;
 mod start;
 mod status;
 
@@ -59,6 +60,13 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// The main process of a server has ended.
+    Ended {
+        server: String,
+        generation: u64,
+    },
+    /// A link of the node came, went, or was renamed.
+    LinksChanged,
     /// Strangers' connections to this server are to be closed.
     HangUp(String),
     /// An operator asks.
@@ -93,6 +101,8 @@ impl Agent {
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut probers = tokio::time::interval(probers::LOOK_FOR_PROBERS);
         probers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stops = tokio::time::interval(signs::LOOK_FOR_STOPS);
+        stops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
@@ -108,6 +118,7 @@ impl Agent {
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = probers.tick() => self.look_for_probers(),
+                _ = stops.tick() => self.look_for_stops(),
             }
         }
     }
@@ -117,6 +128,8 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::Ended { server, generation } => self.ended(&server, generation),
+            Message::LinksChanged => self.links_changed(),
             Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
