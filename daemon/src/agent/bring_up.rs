@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs, io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::Arc,
@@ -37,7 +37,7 @@ use crate::{
     netns::{Helper, NamespaceSockets, NetnsError},
     sleep::{Asleep, Manners, Node, Sleeper, Ways},
     stage::Obstacle,
-    undo::{Change, UndoError, UndoLog},
+    undo::{Change, Outcome, UndoError, UndoLog},
 };
 
 /// What is known of a server before it is looked for.
@@ -177,9 +177,9 @@ impl Place {
         let mut address = IpAddr::from(Ipv4Addr::LOCALHOST);
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
-            let pin = self.node.door().attach_cgroup(&found.cgroup)?;
-            UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
-                .before(Change::Pin { path: pin.clone() })?;
+            let pin = self.node.door().cgroup_pin(&found.cgroup)?;
+            self.note(wanted, [Change::Pin { path: pin.clone() }])?;
+            self.node.door().attach_cgroup(&found.cgroup, &pin)?;
             pins.push(pin);
             for scope in tree_ids(&found.cgroup)
                 .map_err(|source| BringUpError::Read { path: found.cgroup.clone(), source })?
@@ -197,11 +197,14 @@ impl Place {
                 Ok(veths) => {
                     for veth in veths {
                         failpoint::at("attach-begun");
-                        let attachment = self.node.door().attach(veth.host_end.ifindex)?;
-                        failpoint::at("attach-done");
-                        self.note_attachment(wanted, &attachment)?;
-                        attachments.push(attachment);
+                        let attachment = self.node.door().plan(veth.host_end.ifindex)?;
+                        // The way back in the log is walked from its end: the qdisc goes after its filters.
+                        self.note(wanted, attachment.changes().into_iter().rev())?;
                         failpoint::at("attach-noted");
+                        let attached = self.node.door().attach(&attachment);
+                        attachments.push(attachment);
+                        attached?;
+                        failpoint::at("attach-done");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
                         failpoint::at("watched");
@@ -256,10 +259,18 @@ impl Place {
         self.node.slots.set(brought.sleeper.slot, None);
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
+            let is_gone = |change: &Change| match change {
+                Change::CgroupValue { .. } => false,
+                // Of an earlier daemon's making, perhaps; it stays noted while others use it.
+                Change::Clsact { .. } => {
+                    matches!(change.put_back(), Ok(outcome) if outcome != Outcome::InUse)
+                }
+                _ => true,
+            };
             let gone = contents
                 .pending
                 .iter()
-                .filter(|entry| !matches!(entry.change, Change::CgroupValue { .. }))
+                .filter(|entry| is_gone(&entry.change))
                 .map(|entry| entry.seq)
                 .collect::<Vec<_>>();
             self.node.clerk.done(log, gone);
@@ -280,7 +291,9 @@ impl Place {
         }
         if !keys.iter().any(|key| scopes.contains(&key.scope)) {
             for pin in pins {
-                let _ = fs::remove_file(pin);
+                if let Err(error) = (Change::Pin { path: pin.clone() }).put_back() {
+                    tracing::warn!(%error, "the door could not be taken off; `dormouse off` will");
+                }
             }
         }
     }
@@ -318,10 +331,10 @@ impl Place {
     }
 
     /// Links and filters are changes like any other: `off` must find them.
-    fn note_attachment(&self, wanted: &Wanted, attachment: &Attachment) -> Result<(), UndoError> {
+    fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;
-        for change in attachment.changes() {
+        for change in changes {
             if !known.iter().any(|entry| entry.change == change) {
                 log.before(change)?;
             }
