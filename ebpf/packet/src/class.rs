@@ -64,7 +64,9 @@ impl Game {
     ///
     /// Over TCP no: the server's kernel finished the handshake before the first payload. Over UDP yes, also
     /// where the protocol has a challenge: the server's secret (Luanti's peer id, a Teeworlds token) is not
-    /// known here, so an answer to it is recognised by its shape, and an invented one looks the same.
+    /// known here, so an answer to it is recognised by its shape, and an invented one looks the same. To learn
+    /// it from the server's answers would prove little: Luanti counts its peer ids up from 2
+    /// (`Connection::createPeer`), so who asks once knows the next one's, and Teeworlds up to 0.6.4 has no token.
     pub const fn spoofable(self) -> bool {
         match self {
             Self::GenericTcp | Self::MinecraftJava => false,
