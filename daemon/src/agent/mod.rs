@@ -2,6 +2,7 @@
 //! orders go out to threads of their own; nothing here blocks, and nothing here is on a packet's way.
 
 mod answers;
+mod books;
 mod bring_up;
 pub(crate) mod clock;
 mod evidence;
@@ -35,8 +36,10 @@ use managed::Managed;
 
 use crate::{
     config::{self, Loaded},
+    discover::process::Resident,
     guard,
     metrics::Metrics,
+    savings::Books,
     sleep::Report,
     stage, undo,
 };
@@ -67,6 +70,8 @@ enum Message {
     },
     /// A link of the node came, went, or was renamed.
     LinksChanged,
+    /// What servers hold was read.
+    Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
     HangUp(String),
     /// An operator asks.
@@ -82,6 +87,7 @@ pub struct Agent {
     paths: guard::Paths,
     place: Arc<Place>,
     metrics: Arc<Metrics>,
+    books: Arc<Books>,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -103,11 +109,16 @@ impl Agent {
         probers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stops = tokio::time::interval(signs::LOOK_FOR_STOPS);
         stops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut booking = tokio::time::interval(books::EVERY);
+        booking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
+                        if let Err(error) = self.books.write(unix_now_ms()) {
+                            tracing::warn!("{error}");
+                        }
                         // SIGTERM decides nothing: sleepers sleep on, the guard watches (design §3).
                         let _ = done.send(());
                         return;
@@ -119,6 +130,7 @@ impl Agent {
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = probers.tick() => self.look_for_probers(),
                 _ = stops.tick() => self.look_for_stops(),
+                _ = booking.tick() => self.keep_books(),
             }
         }
     }
@@ -130,6 +142,7 @@ impl Agent {
             Message::Done { server, generation, done } => self.done(&server, generation, done),
             Message::Ended { server, generation } => self.ended(&server, generation),
             Message::LinksChanged => self.links_changed(),
+            Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
