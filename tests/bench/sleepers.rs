@@ -105,7 +105,8 @@ impl Sleepers {
         self.node.arrays.reset(slot);
         let ifindex = self.topology.netns.run(|| -> Result<u32> {
             let ifindex = nix::net::if_::if_nametoindex(&*pod.host_veth)?;
-            self.node.door().attach(ifindex)?;
+            let attachment = self.node.door().plan(ifindex)?;
+            self.node.door().attach(&attachment)?;
             Ok(ifindex)
         })?;
         for (protocol, game) in [(TCP, tcp), (UDP, Game::GenericUdp)] {

@@ -83,6 +83,21 @@ impl Stand {
     /// It does not come up.
     pub fn start(&mut self) -> Result<()> {
         self.start_daemon()?;
+        self.watched()
+    }
+
+    /// As [`Stand::start`], with a daemon that looks at its servers once an hour, unless something makes it look.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_blind(&mut self) -> Result<()> {
+        let mut command = self.daemon.command()?;
+        command.env("DORMOUSE_LOOK_EVERY", "3600");
+        self.daemon.start_as(&self.node.netns, command)?;
+        self.watched()
+    }
+
+    fn watched(&self) -> Result<()> {
         for pot in &self.pots {
             self.daemon.wait_for(&pot.name, Stage::Awake, SOON)?;
         }

@@ -24,17 +24,22 @@ pub struct Swap {
 impl Swap {
     /// Takes the turn, and makes a swap file of `mib` MiB if the machine has no swap.
     pub fn ensure(mib: u64) -> Result<Self> {
-        let lock = File::options().create(true).append(true).open(TURN).context("open the swap lock")?;
-        let turn = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
-        if !devices()?.is_empty() {
-            return Ok(Self { file: None, _turn: turn });
-        }
+        let turn = turn()?;
+        if devices()?.is_empty() { Self::file(mib, turn) } else { Ok(Self { file: None, _turn: turn }) }
+    }
+
+    /// Takes the turn, and makes a swap file of `mib` MiB that is used before any other swap.
+    pub fn make(mib: u64) -> Result<Self> {
+        Self::file(mib, turn()?)
+    }
+
+    fn file(mib: u64, turn: Flock<File>) -> Result<Self> {
         let dir = TempDir::with_prefix_in(format!("{}-", owner::unique("swap")), "/var/tmp")?;
         let path = dir.path().join("swap");
         run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(&path))?;
         run(Command::new("chmod").arg("600").arg(&path))?;
         run(Command::new("/sbin/mkswap").arg(&path))?;
-        run(Command::new("/sbin/swapon").arg(&path))?;
+        run(Command::new("/sbin/swapon").args(["--priority", "100"]).arg(&path))?;
         Ok(Self { file: Some((path, dir)), _turn: turn })
     }
 
@@ -63,6 +68,11 @@ pub(crate) fn sweep() {
             }
         }
     }
+}
+
+fn turn() -> Result<Flock<File>> {
+    let lock = File::options().create(true).append(true).open(TURN).context("open the swap lock")?;
+    Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("take the swap lock")
 }
 
 fn swap_off(path: &Path) {

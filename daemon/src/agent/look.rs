@@ -29,7 +29,10 @@ impl Managed {
     pub fn due(&self) -> Instant {
         match &self.presence {
             Presence::Absent { again, .. } => *again,
-            Presence::Here(_) => self.next_look,
+            Presence::Here(here) => match here.look_at_road {
+                Some(road) if here.machine.stage() == Stage::Awake => road.min(self.next_look),
+                _ => self.next_look,
+            },
             Presence::Looking => Instant::now() + std::time::Duration::from_mins(1),
         }
     }
@@ -164,7 +167,10 @@ impl Agent {
         };
         tracing::info!(server = name, cgroup = %brought.found.cgroup.display(), stage = machine.stage().word(), "watched");
         managed.cpu = None;
-        managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine }));
+        let look_at_road = managed.plan_road(brought.obstacle.is_some());
+        let end = self.watch_end(name, generation, brought.found.main);
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine, end, look_at_road }));
         managed.next_look = Instant::now();
         if let Some(here) = managed.here() {
             managed.history.counters_then =
@@ -188,7 +194,7 @@ impl Agent {
         })
     }
 
-    fn look_at(&mut self, name: &str) {
+    pub(super) fn look_at(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let Presence::Here(here) = &managed.presence else { return };
         let alive = here.brought.found.main.is_alive();
@@ -198,7 +204,10 @@ impl Agent {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
         if !here.brought.host_ends.iter().all(is_there) {
-            return self.re_hang(name);
+            return self.re_hang(name, "its veth was replaced");
+        }
+        if here.look_at_road.is_some_and(|at| at <= Instant::now()) && here.machine.stage() == Stage::Awake {
+            return self.re_hang(name, "its road missed the door and is looked at again");
         }
         if here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop() {
             // Frozen it can't save its world, and would be killed in the end.
@@ -240,10 +249,10 @@ impl Agent {
     }
 
     /// The road to it is another one: it is woken, and the door is hung anew. Its stage machine goes on.
-    fn re_hang(&mut self, name: &str) {
-        tracing::info!(server = name, "its veth was replaced");
+    fn re_hang(&mut self, name: &str, why: &str) {
+        tracing::info!(server = name, "{why}");
         let Some(managed) = self.servers.get_mut(name) else { return };
-        let absent = Presence::Absent { reason: "its veth was replaced".to_owned(), again: Instant::now() };
+        let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
         let slot = managed.slot;
         if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
             let _ = here.brought.sleeper.wake_waiting();
@@ -334,7 +343,7 @@ impl Agent {
 }
 
 /// By number and name: nix 0.30 tells of a number that is gone as of an empty name.
-fn is_there(end: &HostEnd) -> bool {
+pub(super) fn is_there(end: &HostEnd) -> bool {
     nix::net::if_::if_indextoname(end.ifindex).is_ok_and(|name| name.to_bytes() == end.name.as_bytes())
 }
 

@@ -11,8 +11,10 @@ mod look;
 mod managed;
 mod operator;
 mod orders;
+mod probers;
 mod reports;
 mod saved;
+mod signs;
 mod start;
 mod status;
 
@@ -61,6 +63,13 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// The main process of a server has ended.
+    Ended {
+        server: String,
+        generation: u64,
+    },
+    /// A link of the node came, went, or was renamed.
+    LinksChanged,
     /// What servers hold was read.
     Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
@@ -96,6 +105,10 @@ impl Agent {
         self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut probers = tokio::time::interval(probers::LOOK_FOR_PROBERS);
+        probers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stops = tokio::time::interval(signs::LOOK_FOR_STOPS);
+        stops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut booking = tokio::time::interval(books::EVERY);
         booking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -115,6 +128,8 @@ impl Agent {
                 },
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = probers.tick() => self.look_for_probers(),
+                _ = stops.tick() => self.look_for_stops(),
                 _ = booking.tick() => self.keep_books(),
             }
         }
@@ -125,6 +140,8 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::Ended { server, generation } => self.ended(&server, generation),
+            Message::LinksChanged => self.links_changed(),
             Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
@@ -148,6 +165,9 @@ impl Agent {
     /// What only counts up elsewhere is read off.
     fn measure(&self) {
         self.metrics.guard_up(guard::is_running(&self.paths));
+        if let Ok(unparsed) = self.place.node.door().unparsed() {
+            self.metrics.unparsed(unparsed);
+        }
         for (name, managed) in &self.servers {
             let Some(here) = managed.here() else { continue };
             let sleeper = &here.brought.sleeper;

@@ -30,7 +30,7 @@ use crate::{
     },
     sleep::{DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
-    undo::Change,
+    undo::{Change, name_on_disk},
 };
 
 /// What became of an order.
@@ -176,7 +176,7 @@ impl Agent {
     fn working_set_file(&self, name: &str) -> PathBuf {
         let folder = self.config.run_dir.join("working-sets");
         let _ = std::fs::create_dir_all(&folder);
-        folder.join(name.replace('%', "%25").replace('/', "%2F"))
+        folder.join(name_on_disk(name))
     }
 
     pub(super) fn done(&mut self, name: &str, generation: u64, done: Done) {

@@ -75,7 +75,7 @@ impl Agent {
     }
 
     fn knock(&mut self, name: &str, knock: &Knock) {
-        if knock.class == Class::Noise || knock.class == Class::Probe {
+        if knock.class == Class::Noise {
             let mut told = self.told(name, EventKind::Refused, Some("not the game's protocol".to_owned()));
             told.from = Some(knock.from.to_string());
             told.class = Some(told_class(knock.class));

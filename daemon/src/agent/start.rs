@@ -15,7 +15,7 @@ use std::{
 use dormouse_abi::node;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Agent, Journal, Message, Place, saved};
+use super::{Agent, Journal, Message, Place, saved, signs};
 use crate::{
     config::{self, Loaded},
     discover::mounts::{CgroupRoot, MountError},
@@ -115,6 +115,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             let _ = forward.send(Message::Report(report));
         }
     });
+    if let Err(error) = signs::watch_links(outbox.clone()) {
+        tracing::warn!(%error, "lost veths will be noticed late");
+    }
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
     let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {

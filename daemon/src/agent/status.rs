@@ -6,7 +6,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{
     profile,
     status::{Guard, HandedBack, Kept, Mode, NodeStatus, ServerStatus, Stage as ToldStage},
-    why::{Deciding, Refused, SleeperMemory, Why},
+    why::{Deciding, NextWake, Refused, SleeperMemory, Why},
 };
 use dormouse_packet::Class;
 
@@ -136,10 +136,21 @@ impl Agent {
                 scan_addresses: managed.history.scan_addresses.len() as u64,
                 false_wakes: 0,
             },
-            // Foretold once the node measures its disk and keeps headroom.
-            next_wake: None,
+            next_wake: next_wake(managed),
             last_wake: managed.history.last_wake.clone(),
         }
+    }
+}
+
+fn next_wake(managed: &Managed) -> Option<NextWake> {
+    match managed.stage() {
+        Stage::Awake | Stage::Waking => None,
+        Stage::Dozing { .. } => {
+            let last = managed.history.last_wake.as_ref();
+            let dozing = last.filter(|wake| wake.from_stage == ToldStage::Dozing);
+            Some(NextWake::Dozing { last_answer_ns: dozing.and_then(|wake| wake.phases.first_answer_ns) })
+        }
+        Stage::Deep { .. } => Some(NextWake::Unknown { reason: "device not measured".to_owned() }),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::reader::{Section, Source, read_file};
 use super::value::OrNever;
+use crate::discover::probers::ProberGlob;
 
 /// What one daemon (or guard) works with. Several may run on one machine if their directories differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Node {
     pub guard_limit: Duration,
     /// Where cgroup v2 is mounted; `None` = found in the mount table.
     pub cgroup_root: Option<PathBuf>,
+    /// Whose health probes are answered without a wake.
+    pub probers: Vec<ProberGlob>,
     /// A filter of `tracing_subscriber::EnvFilter`, checked by the program that installs it.
     pub log: String,
 }
@@ -55,6 +58,7 @@ impl Node {
             stale_after: at_least(&mut root, "stale_after", 2, Duration::from_millis(200))?,
             guard_limit: at_least(&mut root, "guard_limit", 600, Duration::from_secs(1))?,
             cgroup_root: root.optional("cgroup_root")?,
+            probers: root.optional("probers")?.unwrap_or_else(ProberGlob::defaults),
             log: root.optional("log")?.unwrap_or_else(|| "info".to_owned()),
         };
         root.finish()?;

@@ -266,7 +266,7 @@ impl Selector {
 }
 
 /// The cgroups that a glob matches.
-fn directories(root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
+pub(super) fn directories(root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
     let pattern = format!("{}{glob}", glob::Pattern::escape(&root.path.to_string_lossy()));
     let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
     // The pattern was checked when the selector was read; a directory that can't be read is not there.

@@ -18,7 +18,7 @@ pub mod ranges;
 pub mod regions;
 pub mod swap;
 mod sweep;
-mod sys;
+pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 pub mod working_set;

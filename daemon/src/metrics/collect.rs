@@ -41,6 +41,8 @@ impl Writer<'_> {
         self.gauge("guard_up", "Whether the guard runs", u64::from(node.guard_up))?;
         let errors = node.config_errors as u64;
         self.gauge("config_errors", "Errors in configuration files, at the last reading", errors)?;
+        let unparsed = "Packets that could not be parsed; they passed";
+        self.counter("unparsed", unparsed, node.unparsed.total())?;
         let servers = STAGES.map(|stage| {
             let there = node.servers.values().filter(|server| server.stage.word() == stage).count();
             ([("stage", stage)], there as u64)
@@ -107,6 +109,12 @@ impl Writer<'_> {
     /// Without labels.
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         ConstGauge::new(value).encode(self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    /// Without labels.
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
     }
 
     fn counters<'a, const N: usize>(

@@ -25,7 +25,7 @@ use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{ServeError, bind, serve};
 pub use text::Format;
-use totals::DoorTotals;
+use totals::{DoorTotals, Rising};
 
 /// Upper bounds in seconds, from a thaw without memory to bring back to a disk that is no SSD.
 const WAKE_BUCKETS: [f64; 16] = [
@@ -49,6 +49,7 @@ struct Node {
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
     config_errors: usize,
+    unparsed: Rising,
 }
 
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Metrics {
             doze_aborted: BTreeMap::new(),
             guard_up: false,
             config_errors: 0,
+            unparsed: Rising::default(),
         };
         let node = Arc::new(Mutex::new(node));
         let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
@@ -143,6 +145,11 @@ impl Metrics {
     /// started. Absolute values: a value that falls was begun anew, and what it shows is added.
     pub fn door(&self, server: &str, counters: &Counters, replayed: u64, expired: u64) {
         self.change(server, |server| server.door.follow(counters, replayed, expired));
+    }
+
+    /// Packets that the door could not parse, since it was loaded: an absolute value, as [`Metrics::door`]'s.
+    pub fn unparsed(&self, packets: u64) {
+        self.node().unparsed.follow(packets);
     }
 
     /// A query to a sleeper had its answer, without a wake.

@@ -186,7 +186,10 @@ impl Node {
         let first_speaker = sleeper.manners().first_speaker;
         Some(match (knock.class, was_parked, first_speaker) {
             (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
-            (Class::Undecided, false, FirstSpeaker::Client) => Report::Connected(knock.slot),
+            // A probe that says nothing is over by now.
+            (Class::Undecided, false, FirstSpeaker::Client) | (Class::Probe, false, _) => {
+                Report::Connected(knock.slot)
+            }
             (Class::Undecided, true, _) if knock.protocol != TCP => return None,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),

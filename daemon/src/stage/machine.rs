@@ -291,7 +291,7 @@ impl Machine {
             }
         } else if self.paper {
             self.actions.push(Action::WouldRefuse { class });
-        } else if class == Class::Query {
+        } else if matches!(class, Class::Query | Class::Probe) {
             self.query();
         }
     }

@@ -108,7 +108,7 @@ pub fn logs(run_dir: &Path) -> Result<Vec<UndoLog>, UndoError> {
 impl UndoLog {
     /// The log of a server that has this slot in the door's maps.
     pub fn of_server(run_dir: &Path, name: &str, slot: u32) -> Result<Self, UndoError> {
-        let file = format!("{SERVER_PREFIX}{}{SUFFIX}", encode(name));
+        let file = format!("{SERVER_PREFIX}{}{SUFFIX}", name_on_disk(name));
         if file.len() > NAME_MAX {
             return Err(UndoError::NameTooLong { name: name.to_owned() });
         }
@@ -283,8 +283,8 @@ impl Parsed {
     }
 }
 
-/// Percent-encoding of everything but letters, digits, `.`, `_` and `-`.
-fn encode(name: &str) -> String {
+/// A server's name as part of a file's: percent-encoding of everything but letters, digits, `.`, `_` and `-`.
+pub fn name_on_disk(name: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::new();
     for byte in name.bytes() {
@@ -319,7 +319,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_name_survives_the_file_name(name in ".*") {
-            let encoded = encode(&name);
+            let encoded = name_on_disk(&name);
             prop_assert!(!encoded.contains('/'));
             prop_assert_eq!(decode(&encoded), Some(name));
         }

@@ -57,6 +57,13 @@ pub enum Unparsed {
     TooDeep,
 }
 
+impl Unparsed {
+    /// It claims to be a packet of ours and can't be followed: to be counted. The others are none of ours.
+    pub const fn is_broken(self) -> bool {
+        matches!(self, Self::Truncated | Self::Malformed | Self::TooDeep)
+    }
+}
+
 /// Where in a datagram a packet stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {

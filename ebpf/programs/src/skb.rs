@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+    helpers::generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id, bpf_skb_load_bytes},
 };
 use core::{ffi::c_void, mem::MaybeUninit};
 use dormouse_packet::headers::Source;
@@ -43,9 +43,12 @@ impl Skb {
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
     }
 
+    /// The id of the cgroup v2 of the socket that this belongs to. At the egress of a veth's host side: the
+    /// local sender's, 0 for a forwarded packet. At `cgroup_skb` ingress: the receiver's (Linux 5.8).
     #[inline(always)]
-    pub fn raw(self) -> *mut __sk_buff {
-        self.0
+    pub fn cgroup_id(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_skb_cgroup_id(self.0) }
     }
 
     /// Copies `len` bytes at `at` to `into`; whether it worked.
