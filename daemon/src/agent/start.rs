@@ -23,6 +23,7 @@ use crate::{
     guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
+    preflight::features,
     sleep::{Node, watch},
     socket,
 };
@@ -121,6 +122,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         place: Arc::clone(&place),
     };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let features = features::features(&config);
+    features::tell(&features);
+    metrics.kernel_features(&features);
     if let Some(address) = config.metrics_listen {
         serve_metrics(address, &metrics);
     }

@@ -21,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::preflight::features::Feature;
 use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{ServeError, bind, serve};
@@ -49,6 +50,7 @@ struct Node {
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
     config_errors: usize,
+    kernel_features: BTreeMap<&'static str, bool>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Metrics {
             doze_aborted: BTreeMap::new(),
             guard_up: false,
             config_errors: 0,
+            kernel_features: BTreeMap::new(),
         };
         let node = Arc::new(Mutex::new(node));
         let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
@@ -178,6 +181,11 @@ impl Metrics {
     /// Errors in configuration files, at the last reading.
     pub fn config_errors(&self, errors: usize) {
         self.node().config_errors = errors;
+    }
+
+    /// What this kernel has and lacks.
+    pub fn kernel_features(&self, features: &[Feature]) {
+        self.node().kernel_features = features.iter().map(|feature| (feature.name, feature.there)).collect();
     }
 
     /// All of it, as one text.
