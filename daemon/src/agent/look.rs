@@ -199,10 +199,6 @@ impl Agent {
         if !here.brought.host_ends.iter().all(is_there) {
             return self.re_hang(name);
         }
-        if here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop() {
-            // Frozen it can't save its world, and would be killed in the end.
-            self.feed(name, Event::ServerStopping);
-        }
         let observation = self.observe(name);
         if let Some(observation) = observation {
             self.feed(name, Event::Observed(observation));
@@ -211,6 +207,20 @@ impl Agent {
             managed.plan_next_look();
         }
         self.look_for_answer(name);
+    }
+
+    /// Who was told to stop while it slept: frozen it can't save its world, and would be killed in the end.
+    pub(super) fn look_for_stops(&mut self) {
+        let told = |managed: &Managed| {
+            managed.here().is_some_and(|here| {
+                here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop()
+            })
+        };
+        let stopping: Vec<String> =
+            self.servers.iter().filter(|(_, managed)| told(managed)).map(|(name, _)| name.clone()).collect();
+        for name in stopping {
+            self.feed(&name, Event::ServerStopping);
+        }
     }
 
     /// The process is gone: the gate opens, the door comes off, and the server is looked for again.

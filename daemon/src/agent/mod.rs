@@ -42,6 +42,10 @@ use crate::{
 /// How often the `off` marker and the configuration's age are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// How often sleepers are asked whether they were told to stop: `docker stop` and `podman stop` kill after ten seconds,
+/// and saving a world takes some of them.
+const STOPS: Duration = Duration::from_secs(2);
+
 /// What comes in.
 enum Message {
     /// From the watch.
@@ -90,6 +94,8 @@ impl Agent {
         self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stops = tokio::time::interval(STOPS);
+        stops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
@@ -104,6 +110,7 @@ impl Agent {
                 },
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = stops.tick() => self.look_for_stops(),
             }
         }
     }
@@ -223,6 +230,7 @@ impl Agent {
                 if let Err(error) = here.brought.sleeper.wake_waiting() {
                     tracing::warn!(server = %here.brought.sleeper.name, %error, "could not be woken; the guard and `off` will");
                 }
+                here.brought.sleeper.put_back_limits();
                 place.take_down(&here.brought);
             });
         }

@@ -186,7 +186,9 @@ impl Sleeper {
             return;
         }
         match ways.log.put_back_limits() {
-            Err(error) => tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`"),
+            Err(error) => {
+                tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`")
+            }
             Ok(played) => {
                 for (change, outcome) in played.changes {
                     if let Err(error) = outcome {

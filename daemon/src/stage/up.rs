@@ -135,6 +135,8 @@ impl Machine {
         let by_the_wake = match (&self.after_wake, self.stage) {
             _ if self.running == Running::Stopping => None,
             (_, Stage::Waking) => self.slept_by(),
+            // Frozen again nothing of its own can end it: somebody killed it.
+            (_, stage) if stage.by() == Some(DozeBy::Freeze) => None,
             (Some(after_wake), _) if self.now < after_wake.until => Some(after_wake.by),
             _ => None,
         };

@@ -25,9 +25,10 @@ fn a_server_behind_a_netkit_stays_awake_and_is_told_why() {
     node.netns.ip("link add host0 type netkit").unwrap();
     // The kernel names the other end.
     node.netns.ip(&format!("link set nk0 name eth0 netns {}", pod.name())).unwrap();
-    for (netns, device, address, route) in
-        [(&node.netns, "host0", "10.43.0.1/32", "10.43.0.2/32"), (&pod, "eth0", "10.43.0.2/32", "10.43.0.1/32")]
-    {
+    for (netns, device, address, route) in [
+        (&node.netns, "host0", "10.43.0.1/32", "10.43.0.2/32"),
+        (&pod, "eth0", "10.43.0.2/32", "10.43.0.1/32"),
+    ] {
         netns.ip(&format!("link set {device} up")).unwrap();
         netns.ip(&format!("addr add {address} dev {device}")).unwrap();
         netns.ip(&format!("route add {route} dev {device}")).unwrap();

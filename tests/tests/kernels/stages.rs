@@ -86,7 +86,11 @@ fn deep_hands_the_memory_back_and_a_player_finds_all_of_it_again() {
         assert!(!told.handed_back.estimated);
         assert_eq!(told.current_bytes, Some(now));
         assert!(is_nine_tenths(told.handed_back.bytes, HELD), "{told:?}\n{}", stand.daemon.log());
-        assert!(is_nine_tenths(before.saturating_sub(now), HELD), "{before} -> {now}\n{}", stand.daemon.log());
+        assert!(
+            is_nine_tenths(before.saturating_sub(now), HELD),
+            "{before} -> {now}\n{}",
+            stand.daemon.log()
+        );
         assert!(stand.stat("swapcached") * 50 <= HELD, "{}", stand.file("memory.stat"));
         assert!(is_nine_tenths(stand.stat("file"), files), "its file pages were thrown out");
         assert_eq!(stand.file("memory.swap.max"), "max");

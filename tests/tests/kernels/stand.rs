@@ -83,7 +83,10 @@ impl Stand {
     /// What a file of the server's cgroup holds.
     pub fn file(&self, name: &str) -> String {
         let path = self.cgroup.path().join(name);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+        fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_owned()
     }
 
     pub fn write(&self, name: &str, value: &str) {
@@ -109,9 +112,10 @@ impl Stand {
     /// A player says this and is answered.
     pub fn says(&self, message: &str) -> Answer {
         let to = self.address();
-        self.node.client.run(|| clients::echo::tcp(to, message.as_bytes(), SOON)).unwrap_or_else(|error| {
-            panic!("{error:#}\n{}\n{:?}", self.daemon.log(), self.daemon.why(NAME))
-        })
+        self.node
+            .client
+            .run(|| clients::echo::tcp(to, message.as_bytes(), SOON))
+            .unwrap_or_else(|error| panic!("{error:#}\n{}\n{:?}", self.daemon.log(), self.daemon.why(NAME)))
     }
 
     /// A player is answered that all of the server's memory is as it was.
@@ -128,7 +132,12 @@ impl Stand {
     pub fn until(&self, what: &str, ready: impl Fn() -> bool) {
         let limit = Instant::now() + SOON;
         while !ready() {
-            assert!(Instant::now() < limit, "never {what}\n{}\n{:?}", self.daemon.log(), self.daemon.why(NAME));
+            assert!(
+                Instant::now() < limit,
+                "never {what}\n{}\n{:?}",
+                self.daemon.log(),
+                self.daemon.why(NAME)
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }
