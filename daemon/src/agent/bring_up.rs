@@ -178,8 +178,7 @@ impl Place {
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
             let pin = self.node.door().attach_cgroup(&found.cgroup)?;
-            UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
-                .before(Change::Pin { path: pin.clone() })?;
+            self.note(wanted, [Change::Pin { path: pin.clone() }])?;
             pins.push(pin);
             for scope in cgroup_ids(&found.cgroup)? {
                 let flags = flag | server_flag::SIGNAL_ONLY;
@@ -197,7 +196,7 @@ impl Place {
                         failpoint::at("attach-begun");
                         let attachment = self.node.door().attach(veth.host_end.ifindex)?;
                         failpoint::at("attach-done");
-                        self.note_attachment(wanted, &attachment)?;
+                        self.note(wanted, attachment.changes())?;
                         attachments.push(attachment);
                         failpoint::at("attach-noted");
                         let scope = u64::from(veth.host_end.ifindex);
@@ -319,10 +318,10 @@ impl Place {
     }
 
     /// Links and filters are changes like any other: `off` must find them.
-    fn note_attachment(&self, wanted: &Wanted, attachment: &Attachment) -> Result<(), UndoError> {
+    fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;
-        for change in attachment.changes() {
+        for change in changes {
             if !known.iter().any(|entry| entry.change == change) {
                 log.before(change)?;
             }
