@@ -187,7 +187,7 @@ impl Sleeper {
         }
         match ways.log.put_back_limits() {
             Err(error) => {
-                tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`")
+                tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`");
             }
             Ok(played) => {
                 for (change, outcome) in played.changes {
