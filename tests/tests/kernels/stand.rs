@@ -21,7 +21,7 @@ use dormouse_tests::{
 pub const NAME: &str = "vm/echo";
 pub const PORT: u16 = 7100;
 /// An emulated CPU takes its time.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 /// What the server holds.
 pub const MIB: u32 = 64;
 
