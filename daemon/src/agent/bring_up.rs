@@ -236,8 +236,11 @@ impl Place {
             sockets,
         ));
         self.node.settle(&sleeper);
-        if !sleeps_on && let Err(error) = sleeper.wake_waiting() {
-            tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
+        if !sleeps_on {
+            if let Err(error) = sleeper.wake_waiting() {
+                tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
+            }
+            sleeper.put_back_limits();
         }
         Ok(Brought {
             found,

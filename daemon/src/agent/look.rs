@@ -209,10 +209,6 @@ impl Agent {
         if here.look_at_road.is_some_and(|at| at <= Instant::now()) && here.machine.stage() == Stage::Awake {
             return self.re_hang(name, "its road missed the door and is looked at again");
         }
-        if here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop() {
-            // Frozen it can't save its world, and would be killed in the end.
-            self.feed(name, Event::ServerStopping);
-        }
         let observation = self.observe(name);
         if let Some(observation) = observation {
             self.feed(name, Event::Observed(observation));

@@ -256,6 +256,7 @@ impl Agent {
                 if let Err(error) = here.brought.sleeper.wake_waiting() {
                     tracing::warn!(server = %here.brought.sleeper.name, %error, "could not be woken; the guard and `off` will");
                 }
+                here.brought.sleeper.put_back_limits();
                 place.take_down(&here.brought);
             });
         }

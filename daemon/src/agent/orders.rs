@@ -148,6 +148,13 @@ impl Agent {
         });
     }
 
+    /// A page-out lifted limits; the server is awake.
+    pub(super) fn put_back_limits(&self, name: &str) {
+        let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        tokio::task::spawn_blocking(move || sleeper.put_back_limits());
+    }
+
     /// Brings a deep sleeper's working set back; the thaw has happened already.
     pub(super) fn bring_back(&mut self, name: &str) {
         let Some(managed) = self.servers.get(name) else { return };
@@ -202,10 +209,18 @@ impl Agent {
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
-            Done::Deep(Ok((out, swapped))) => self.deep(name, &out, swapped),
-            Done::Deep(Err(reason)) => {
-                tracing::warn!(server = name, reason, "page-out failed");
-                self.feed(name, Event::DeepAborted { reason });
+            Done::Deep(outcome) => {
+                // Woken meanwhile, maybe before a limit was lifted.
+                if managed.stage().by().is_none() {
+                    self.put_back_limits(name);
+                }
+                match outcome {
+                    Ok((out, swapped)) => self.deep(name, &out, swapped),
+                    Err(reason) => {
+                        tracing::warn!(server = name, reason, "page-out failed");
+                        self.feed(name, Event::DeepAborted { reason });
+                    }
+                }
             }
             Done::Thawed(outcome) => self.thawed(name, outcome),
             Done::Woken(Ok(woken)) => {

@@ -163,7 +163,7 @@ impl Agent {
         });
         managed.history.answer_awaited =
             Some(AwaitedAnswer { woken: *woken, until: Instant::now() + ANSWER_WITHIN });
-        managed.history.handed_back = None;
+        let paged_out = managed.history.handed_back.take().is_some() || deep;
         managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
         let by = woken.by;
         let from_by = if deep { Stage::Deep { by } } else { Stage::Dozing { by } };
@@ -182,6 +182,9 @@ impl Agent {
         tracing::info!(server = name, replayed = woken.replayed, was = stage.word(), "woken");
         if deep {
             self.bring_back(name);
+        }
+        if paged_out {
+            self.put_back_limits(name);
         }
     }
 

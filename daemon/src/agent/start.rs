@@ -23,6 +23,7 @@ use crate::{
     guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
+    preflight::features,
     savings::Books,
     sleep::{Node, watch},
     socket,
@@ -128,6 +129,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         books: Arc::clone(&books),
     };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let features = features::features(&config);
+    features::tell(&features);
+    metrics.kernel_features(&features);
     if let Some(address) = config.metrics_listen {
         serve_metrics(address, &metrics);
     }

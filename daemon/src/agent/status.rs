@@ -20,6 +20,7 @@ use crate::{
     config,
     door::monotonic_ns,
     limits,
+    memory::group::Group,
     stage::{Next, Reason, Stage},
 };
 
@@ -125,7 +126,9 @@ impl Agent {
             memory: managed.history.handed_back.map(|handed| SleeperMemory {
                 handed_back: HandedBack { bytes: handed.bytes, estimated: handed.estimated },
                 size_bytes,
-                current_bytes: None,
+                current_bytes: managed
+                    .here()
+                    .and_then(|here| Group::new(here.brought.found.cgroup.clone()).current().ok()),
                 swap_written_bytes: handed.written_bytes,
             }),
             refused: Refused {

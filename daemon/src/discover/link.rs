@@ -2,7 +2,8 @@
 //! the devices by which packets would miss every door.
 //!
 //! What links can't show, a CNI that uses `bpf_redirect_peer`, is found by the datagram that must be counted
-//! when the door is attached.
+//! when the door is attached: but only where the node's own packets take that road too. A program that redirects
+//! what comes in by an uplink, and nothing else, is not found.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -43,6 +43,14 @@ impl Writer<'_> {
         self.gauge("config_errors", "Errors in configuration files, at the last reading", errors)?;
         let unparsed = "Packets that could not be parsed; they passed";
         self.counter("unparsed", unparsed, node.unparsed.total())?;
+        let features =
+            node.kernel_features.iter().map(|(feature, there)| ([("feature", *feature)], u64::from(*there)));
+        self.gauges(
+            "kernel_feature",
+            "Whether this machine's kernel has what makes dormouse better",
+            None,
+            features,
+        )?;
         let servers = STAGES.map(|stage| {
             let there = node.servers.values().filter(|server| server.stage.word() == stage).count();
             ([("stage", stage)], there as u64)

@@ -21,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::preflight::features::Feature;
 use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{ServeError, bind, serve};
@@ -50,6 +51,7 @@ struct Node {
     guard_up: bool,
     config_errors: usize,
     unparsed: Rising,
+    kernel_features: BTreeMap<&'static str, bool>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Metrics {
             guard_up: false,
             config_errors: 0,
             unparsed: Rising::default(),
+            kernel_features: BTreeMap::new(),
         };
         let node = Arc::new(Mutex::new(node));
         let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
@@ -185,6 +188,11 @@ impl Metrics {
     /// Errors in configuration files, at the last reading.
     pub fn config_errors(&self, errors: usize) {
         self.node().config_errors = errors;
+    }
+
+    /// What this kernel has and lacks.
+    pub fn kernel_features(&self, features: &[Feature]) {
+        self.node().kernel_features = features.iter().map(|feature| (feature.name, feature.there)).collect();
     }
 
     /// All of it, as one text.

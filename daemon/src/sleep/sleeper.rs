@@ -184,6 +184,26 @@ impl Sleeper {
         self.deep.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 
+    /// Gives the server back the limits that a page-out lifted, unless it sleeps again. Blocks.
+    pub fn put_back_limits(&self) {
+        let ways = self.ways();
+        if ways.asleep.is_some() {
+            return;
+        }
+        match ways.log.put_back_limits() {
+            Err(error) => {
+                tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`");
+            }
+            Ok(played) => {
+                for (change, outcome) in played.changes {
+                    if let Err(error) = outcome {
+                        tracing::warn!(server = %self.name, %change, %error, "stays lifted until `dormouse off`");
+                    }
+                }
+            }
+        }
+    }
+
     pub fn manners(&self) -> Manners {
         *self.manners.read().unwrap_or_else(PoisonError::into_inner)
     }

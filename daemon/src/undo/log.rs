@@ -177,6 +177,12 @@ impl UndoLog {
         self.play_back_those(Change::is_sleep)
     }
 
+    /// As [`Self::play_back`], but only what a page-out needed: the server is awake. What is on swap stays there
+    /// until it is touched; it gets no more.
+    pub fn put_back_limits(&self) -> Result<Played, UndoError> {
+        self.play_back_those(Change::is_page_out)
+    }
+
     fn play_back_those(&self, wanted: impl Fn(&Change) -> bool) -> Result<Played, UndoError> {
         let contents = self.contents()?;
         let mut played = Played { unreadable: contents.unreadable, ..Played::default() };

@@ -1,6 +1,7 @@
 //! The smallest server: TCP and UDP on one port, both families, one thread and a poll loop.
 //!
-//! It answers each message with `ADDRESS PORT\n` and the message itself, the client's own as seen here.
+//! It answers each message with `ADDRESS PORT\n` and the message itself, the client's own as seen here. Asked
+//! `check`, it looks at all the memory it holds and adds ` wrong=PAGES`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -22,7 +23,12 @@ struct Args {
     /// Ends by itself on SIGTERM, as games do that save their world first; else the kernel ends it.
     #[arg(long)]
     saves: bool,
+    /// Holds so many MiB of memory, no two neighbouring pages alike.
+    #[arg(long, default_value_t = 0)]
+    mib: usize,
 }
+
+const PAGE: usize = 4096;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -38,6 +44,7 @@ fn main() -> Result<()> {
         terminate.thread_block()?;
     }
     let terminate = SignalFd::with_flags(&terminate, SfdFlags::SFD_NONBLOCK)?;
+    let held: Vec<[u8; PAGE]> = (0..args.mib << 20 >> PAGE.trailing_zeros()).map(page).collect();
     let mut clients: Vec<(TcpStream, SocketAddr)> = Vec::new();
     let mut message = vec![0; 65536];
     loop {
@@ -61,18 +68,27 @@ fn main() -> Result<()> {
         }
         while let Ok((len, from)) = udp.recv_from(&mut message) {
             // A client that is gone is no concern of the server.
-            let _ = udp.send_to(&reply(from, &message[..len]), from);
+            let _ = udp.send_to(&reply(from, &message[..len], &held), from);
         }
         clients.retain_mut(|(client, from)| match client.read(&mut message) {
             Ok(0) => false,
-            Ok(len) => client.write_all(&reply(*from, &message[..len])).is_ok(),
+            Ok(len) => client.write_all(&reply(*from, &message[..len], &held)).is_ok(),
             Err(error) => error.kind() == ErrorKind::WouldBlock,
         });
     }
 }
 
-fn reply(from: SocketAddr, message: &[u8]) -> Vec<u8> {
+/// What stands in a page: never zero, which the kernel could throw away without writing it.
+fn page(number: usize) -> [u8; PAGE] {
+    [(number % 251) as u8 + 1; PAGE]
+}
+
+fn reply(from: SocketAddr, message: &[u8], held: &[[u8; PAGE]]) -> Vec<u8> {
     let mut reply = format!("{} {}\n", from.ip().to_canonical(), from.port()).into_bytes();
     reply.extend_from_slice(message);
+    if message == b"check" {
+        let wrong = held.iter().enumerate().filter(|(number, held)| **held != page(*number)).count();
+        reply.extend_from_slice(format!(" wrong={wrong}").as_bytes());
+    }
     reply
 }
