@@ -21,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::pool::Pool;
 use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{ServeError, bind, serve};
@@ -48,6 +49,7 @@ struct Node {
     servers: BTreeMap<String, Server>,
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
+    pool: Pool,
     config_errors: usize,
 }
 
@@ -73,6 +75,7 @@ impl Metrics {
             servers: BTreeMap::new(),
             doze_aborted: BTreeMap::new(),
             guard_up: false,
+            pool: Pool::default(),
             config_errors: 0,
         };
         let node = Arc::new(Mutex::new(node));
@@ -173,6 +176,11 @@ impl Metrics {
     /// Whether the guard runs.
     pub fn guard_up(&self, up: bool) {
         self.node().guard_up = up;
+    }
+
+    /// As it was drawn up last.
+    pub fn pool(&self, pool: &Pool) {
+        self.node().pool = *pool;
     }
 
     /// Errors in configuration files, at the last reading.
