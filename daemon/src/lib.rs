@@ -13,6 +13,7 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod netns;
+pub mod pool;
 pub mod preflight;
 pub mod savings;
 pub mod sleep;

@@ -11,6 +11,7 @@ mod look;
 mod managed;
 mod operator;
 mod orders;
+mod pool;
 mod probers;
 mod reports;
 mod saved;
@@ -39,6 +40,7 @@ use crate::{
     discover::process::Resident,
     guard,
     metrics::Metrics,
+    pool::Pool,
     savings::Books,
     sleep::Report,
     stage, undo,
@@ -88,6 +90,8 @@ pub struct Agent {
     place: Arc<Place>,
     metrics: Arc<Metrics>,
     books: Arc<Books>,
+    /// As it was drawn up last.
+    pool: Pool,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -157,6 +161,7 @@ impl Agent {
             if off { self.turn_off() } else { self.turn_on() }
         }
         self.measure();
+        self.draw_up_the_pool();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
         }
@@ -331,6 +336,20 @@ impl Agent {
     /// Tells the journal of something about a server.
     fn tell(&self, server: &str, kind: EventKind, detail: Option<String>) {
         self.journal.note(self.told(server, kind, detail));
+    }
+
+    fn tell_of_node(&self, kind: EventKind, detail: String) {
+        let told = Told {
+            at_ms: unix_now_ms(),
+            kind,
+            server: None,
+            profile: None,
+            from: None,
+            class: None,
+            phases: None,
+            detail: Some(detail),
+        };
+        self.journal.note(told);
     }
 
     fn told(&self, server: &str, kind: EventKind, detail: Option<String>) -> Told {

@@ -42,7 +42,8 @@ impl Agent {
             waking: count(ToldStage::Waking),
             kept: self.servers.values().filter(kept).count() as u32,
             servers_bytes: servers.iter().map(|server| server.resident_bytes).sum(),
-            headroom_bytes: 0,
+            headroom_bytes: self.pool.headroom,
+            short_bytes: self.pool.short(),
             total_bytes: total_memory(),
             handed_back: HandedBack {
                 bytes: self.servers.values().filter_map(handed).map(|h| h.bytes).sum(),

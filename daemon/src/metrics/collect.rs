@@ -56,6 +56,15 @@ impl Writer<'_> {
             ([("stage", stage)], there as u64)
         });
         self.gauges("servers", "Servers, by their stage", None, servers)?;
+        let pool = [
+            ("pool_handed_back", "Memory that sleepers give back now", node.pool.handed_back),
+            ("pool_headroom", "Memory to be kept free for the largest wakes together", node.pool.headroom),
+            ("pool_available", "Memory that the kernel could give without swapping", node.pool.available),
+            ("pool_short", "Memory that is missing to the headroom", node.pool.short()),
+        ];
+        for (name, help, bytes) in pool {
+            self.gauges(name, help, Some(&Unit::Bytes), [([], bytes)])?;
+        }
         let aborted = node.doze_aborted.iter().map(|(reason, count)| ([("reason", *reason)], *count));
         self.counters("doze_aborted", "Dozes that were called off, by reason", None, aborted)?;
         self.servers(node)

@@ -21,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::pool::Pool;
 use crate::preflight::features::Feature;
 use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
@@ -49,6 +50,7 @@ struct Node {
     servers: BTreeMap<String, Server>,
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
+    pool: Pool,
     config_errors: usize,
     unparsed: Rising,
     kernel_features: BTreeMap<&'static str, bool>,
@@ -76,6 +78,7 @@ impl Metrics {
             servers: BTreeMap::new(),
             doze_aborted: BTreeMap::new(),
             guard_up: false,
+            pool: Pool::default(),
             config_errors: 0,
             unparsed: Rising::default(),
             kernel_features: BTreeMap::new(),
@@ -183,6 +186,11 @@ impl Metrics {
     /// Whether the guard runs.
     pub fn guard_up(&self, up: bool) {
         self.node().guard_up = up;
+    }
+
+    /// As it was drawn up last.
+    pub fn pool(&self, pool: &Pool) {
+        self.node().pool = *pool;
     }
 
     /// Errors in configuration files, at the last reading.
