@@ -57,7 +57,9 @@ fn a_changed_rule_wakes() {
             [Action::Wake { cause }] => assert_eq!(cause.code(), code),
             other => panic!("{code}: {other:?}"),
         }
-        assert_eq!(bench.tell(Event::Woken), WOKEN);
+        // Nobody is tried whether he stood it who was let go to end.
+        let expected = if code == "stopping" { &WOKEN[..1] } else { &WOKEN[..] };
+        assert_eq!(bench.tell(Event::Woken), expected);
     }
 }
 
