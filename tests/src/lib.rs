@@ -5,8 +5,10 @@
 //! away what a killed run left behind.
 
 pub mod cgroup;
+pub mod chance;
 pub mod clients;
 pub mod daemon;
+pub mod frame;
 pub mod netns;
 pub mod owner;
 pub mod process;

@@ -10,7 +10,7 @@ pub mod record;
 pub mod server;
 
 /// Names the layout of every map; part of the pin path, so that two layouts never meet.
-pub const LAYOUT: &str = "2";
+pub const LAYOUT: &str = "3";
 
 /// How many servers one node can hold; the length of every array that a slot indexes.
 pub const MAX_SERVERS: u32 = 4096;

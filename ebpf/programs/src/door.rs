@@ -20,7 +20,7 @@ use dormouse_packet::{
 use crate::{
     flow::{self, Look},
     maps::{COUNTERS, SCRATCH, SERVERS, count, gate, node_value, state},
-    park::{Parked, knock, park},
+    park::{Parked, fast_open, knock, park},
     skb::Skb,
     verdict::{Hook, Verdict},
 };
@@ -150,7 +150,9 @@ fn asleep(
     }
     let look = flow::look(skb, packet, server, key);
     if !look.has_payload {
-        if look.completes_handshake {
+        if look.completes_handshake && look.class == Class::Player {
+            fast_open(skb, key, values);
+        } else if look.completes_handshake {
             // A server that speaks first wakes by this; the daemon asks its kernel whether it is true.
             knock(skb, key, values, Class::Undecided);
         }
