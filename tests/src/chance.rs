@@ -27,9 +27,9 @@ impl Chance {
         self.below(1000) < times
     }
 
-    /// Letters only: never mistaken for an address that a server puts between them.
+    /// Capital letters only: never mistaken for an address that a server puts between them.
     pub fn letters(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| b'a' + self.below(26) as u8).collect()
+        (0..len).map(|_| b'A' + self.below(26) as u8).collect()
     }
 
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
