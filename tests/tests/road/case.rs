@@ -35,6 +35,9 @@ pub struct Sleeping<'a> {
     pub stand: &'a Stand,
     pub index: usize,
     pub chance: &'a mut Chance,
+    /// Players who are still there when the case is judged: what a server's kernel answers to a late copy of a segment
+    /// after the client has hung up is no fault.
+    staying: Vec<TcpStream>,
 }
 
 impl Road {
@@ -87,7 +90,8 @@ impl Road {
         };
         let sent_again = || snmp(&stand.node.client, "Tcp", "RetransSegs");
         let (resets_before, again_before) = (resets()?, sent_again()?);
-        case(&mut Sleeping { stand, index, chance })?;
+        let mut sleeping = Sleeping { stand, index, chance, staying: vec![] };
+        case(&mut sleeping)?;
         *again = sent_again()? - again_before;
         let frozen = stand.pots[index].cgroup.is_frozen()?;
         if wakes {
@@ -132,6 +136,7 @@ impl Sleeping<'_> {
     /// A player by TCP, `len` bytes there and back.
     pub fn tcp(&mut self, to: SocketAddr, len: usize) -> Result<()> {
         let stream = self.connect(to)?;
+        self.staying.push(stream.try_clone()?);
         self.converse(stream, len, seen_as(to))
     }
 

@@ -67,7 +67,7 @@ fn a_road_past_the_door_is_refused() {
             let asked = stand.daemon.sleep_once(&stand.pots[0].name, false);
             anyhow::ensure!(asked.is_err(), "it sleeps, and nobody can wake it");
             let why = format!("{:?}", stand.daemon.why(&stand.pots[0].name)?);
-            anyhow::ensure!(why.contains("door-not-on-path"), "{why}");
+            anyhow::ensure!(why.contains("DoorNotOnPath"), "{why}");
             Ok(())
         })
         .unwrap();
