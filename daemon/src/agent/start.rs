@@ -23,6 +23,7 @@ use crate::{
     guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
+    savings::Books,
     sleep::{Node, watch},
     socket,
 };
@@ -37,6 +38,7 @@ pub struct Handle {
     pub(super) journal: Arc<Journal>,
     pub(super) config: config::Node,
     pub(super) place: Arc<Place>,
+    pub(super) books: Arc<Books>,
 }
 
 impl Handle {
@@ -114,11 +116,13 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         }
     });
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {
         outbox: outbox.clone(),
         journal: Arc::clone(&journal),
         config: config.clone(),
         place: Arc::clone(&place),
+        books: Arc::clone(&books),
     };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     if let Some(address) = config.metrics_listen {
@@ -140,6 +144,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         off: paths.is_off(),
         place,
         metrics,
+        books,
         config,
         paths,
         loaded: Loaded::default(),
