@@ -50,12 +50,12 @@ pub fn redirect(way: Way, to: Ipv4Addr, interface: u32, macs: [[u8; 6]; 2]) -> R
         Way::Peer => 155,
     };
     Program::load(&[
-        insn(0xbf, 6, 1, 0, 0),                                   // r6 = the packet
-        insn(0x28, 0, 0, 0, 12),                                  // r0 = its EtherType
-        insn(0x56, 0, 0, 16, 0x0800),                             // no IPv4: pass
-        insn(0x20, 0, 0, 0, 30),                                  // r0 = where it goes
-        insn(0x56, 0, 0, 14, u32::from(to).cast_signed()),        // another: pass
-        insn(0x62, 10, 0, -16, word(0)),                          // the link addresses, on the stack
+        insn(0xbf, 6, 1, 0, 0),                            // r6 = the packet
+        insn(0x28, 0, 0, 0, 12),                           // r0 = its EtherType
+        insn(0x56, 0, 0, 16, 0x0800),                      // no IPv4: pass
+        insn(0x20, 0, 0, 0, 30),                           // r0 = where it goes
+        insn(0x56, 0, 0, 14, u32::from(to).cast_signed()), // another: pass
+        insn(0x62, 10, 0, -16, word(0)),                   // the link addresses, on the stack
         insn(0x62, 10, 0, -12, word(4)),
         insn(0x62, 10, 0, -8, word(8)),
         insn(0xbf, 1, 6, 0, 0),
@@ -64,7 +64,7 @@ pub fn redirect(way: Way, to: Ipv4Addr, interface: u32, macs: [[u8; 6]; 2]) -> R
         insn(0x07, 3, 0, 0, -16),
         insn(0xb7, 4, 0, 0, 12),
         insn(0xb7, 5, 0, 0, 0),
-        insn(0x85, 0, 0, 0, 9),                                   // bpf_skb_store_bytes
+        insn(0x85, 0, 0, 0, 9), // bpf_skb_store_bytes
         insn(0xb7, 1, 0, 0, interface.cast_signed()),
         insn(0xb7, 2, 0, 0, 0),
         insn(0x85, 0, 0, 0, helper),

@@ -202,8 +202,13 @@ impl Node {
                 let list = String::from_utf8(list)?;
                 for chain in list.split("Chain ") {
                     let rules = chain.lines().filter(|line| line.contains("INVALID"));
-                    let packets = rules.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-                    let sum = if chain.starts_with("FORWARD") { &mut invalid.forwarded } else { &mut invalid.local };
+                    let packets =
+                        rules.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+                    let sum = if chain.starts_with("FORWARD") {
+                        &mut invalid.forwarded
+                    } else {
+                        &mut invalid.local
+                    };
                     *sum += packets.sum::<u64>();
                 }
             }

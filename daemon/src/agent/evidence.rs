@@ -55,8 +55,12 @@ impl Agent {
             });
             let (own, obstacle) = listed.await.unwrap_or_default();
             let (evidence, details) = evidence::gather(&server, &found, &own, last_player, run_hook).await;
-            let gathered =
-                Gathered { evidence, save: Some(told_save(&details)), watchdog: Some(details.watchdog), obstacle };
+            let gathered = Gathered {
+                evidence,
+                save: Some(told_save(&details)),
+                watchdog: Some(details.watchdog),
+                obstacle,
+            };
             let done = Done::Evidence(gathered);
             let _ = outbox.send(Message::Done { server: server.name().to_owned(), generation, done });
         });

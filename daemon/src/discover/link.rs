@@ -253,10 +253,9 @@ pub fn past_the_door(
     let inside = counted(server, end.inside)?;
     let outside = counted(own, end.ifindex)?;
     Ok(match (inside, outside) {
-        (Some(inside), Some(outside)) if inside.received > outside.sent => Some(MissedRoad::PastTheDoor {
-            device: inside.name,
-            packets: inside.received - outside.sent,
-        }),
+        (Some(inside), Some(outside)) if inside.received > outside.sent => {
+            Some(MissedRoad::PastTheDoor { device: inside.name, packets: inside.received - outside.sent })
+        }
         _ => None,
     })
 }
@@ -285,7 +284,8 @@ fn statistics(message: &Message) -> Option<Counted> {
     let link = LinkMessageBuffer::new_checked(message.body.as_slice()).ok()?;
     let attribute =
         NlasIterator::new(link.payload()).flatten().find(|attribute| attribute.kind() == IFLA_STATS64)?;
-    let count = |at: usize| attribute.value().get(at..)?.first_chunk().map(|&bytes| u64::from_ne_bytes(bytes));
+    let count =
+        |at: usize| attribute.value().get(at..)?.first_chunk().map(|&bytes| u64::from_ne_bytes(bytes));
     Some(Counted { name, received: count(0)?, sent: count(8)? })
 }
 

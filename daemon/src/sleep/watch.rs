@@ -176,8 +176,7 @@ impl Node {
         }
         self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
         drop(early);
-        let announce =
-            |record: &Record| self.announce(sleeper, *record.knock(), Kind::of(record));
+        let announce = |record: &Record| self.announce(sleeper, *record.knock(), Kind::of(record));
         self.tell(records.iter().filter_map(announce));
     }
 

@@ -140,8 +140,16 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
         // server's kernel whether the connection exists before it believes either way.
         if has_payload {
             let now = now();
-            let flow =
-                Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, with_syn: 0, pad: [0; 4] };
+            let flow = Flow {
+                first_ns: now,
+                last_ns: now,
+                start: 0,
+                seen: 0,
+                class: 0,
+                flags: 0,
+                with_syn: 0,
+                pad: [0; 4],
+            };
             let _ = FLOWS.insert(key, flow, 0);
         }
         return Look { has_payload, ..Look::NOTHING };

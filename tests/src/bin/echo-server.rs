@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 #[derive(Parser)]
 struct Args {

@@ -184,11 +184,14 @@ fn what_is_not_ours_or_no_packet_passes_and_wakes_nobody() {
         ("a later fragment, near", wire(&later(8), &ip4(UDP).udp(1000, PORT, b"hello"))),
         ("an IPv6 later fragment", extensions(FRAGMENT, &[UDP, 0, 0, 9, 0, 0, 0, 9])),
         ("three tags", tagged(&tagged(&tagged(&plain, VLAN, 1), VLAN, 2), QINQ, 3)),
-        ("seven extension headers", extensions(HOP_BY_HOP, &{
-            let mut chain = [padding(DESTINATION); 6].concat();
-            chain.extend(padding(UDP));
-            chain
-        })),
+        (
+            "seven extension headers",
+            extensions(HOP_BY_HOP, &{
+                let mut chain = [padding(DESTINATION); 6].concat();
+                chain.extend(padding(UDP));
+                chain
+            }),
+        ),
         ("an extension header beyond the end", extensions(DESTINATION, &[UDP, 255, 0, 0, 0, 0, 0, 0])),
         ("version 5", change(14, 0x55)),
         ("a header of four words", change(14, 0x44)),

@@ -141,8 +141,7 @@ fn thousands_of_flows_are_told_apart() {
         from(0x0a00_0000 + n / 7, Tcp { source, sequence, flags, payload, ..Tcp::default() })
     };
     let datagram = |n: u32| {
-        let ip =
-            Ip::new(Ipv4Addr::from(0x0b00_0000 + n / 7).into(), IpAddr::from([10, 42, 0, 5]), UDP);
+        let ip = Ip::new(Ipv4Addr::from(0x0b00_0000 + n / 7).into(), IpAddr::from([10, 42, 0, 5]), UDP);
         ethernet([2; 6], [4; 6], 0x0800, &ip.packet(&ip.udp(1024 + n as u16, PORT, b"hello")))
     };
     // All at once: every one has begun before the first goes on.

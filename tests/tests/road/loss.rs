@@ -23,11 +23,8 @@ fn players_get_in_through_loss_and_reordering() {
     let mut road = Road::new(Stand::prepare_on(node, LIMITS).unwrap());
     road.lossy = true;
     for (percent, late_in_thousand) in [(0, 0), (1, 20), (3, 60)] {
-        let weather = Weather {
-            lost_in_thousand: 10 * percent,
-            late_in_thousand,
-            late_by: Duration::from_millis(4),
-        };
+        let weather =
+            Weather { lost_in_thousand: 10 * percent, late_in_thousand, late_by: Duration::from_millis(4) };
         let mut again = 0;
         for player in 0..if percent == 0 { 2 } else { PLAYERS } {
             link.set(weather);

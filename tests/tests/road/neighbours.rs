@@ -73,7 +73,8 @@ fn every_way_in(mut road: Road) {
             at.datagrams(&socket, &[10, 1400], Some(BRIDGE[family]))
         });
         road.case(&name("a sidecar over the pod's loopback"), |at| {
-            let lo: IpAddr = if family == 0 { Ipv4Addr::LOCALHOST.into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
+            let lo: IpAddr =
+                if family == 0 { Ipv4Addr::LOCALHOST.into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
             let stream = at.stand.node.pods[at.index].netns.run(|| connect(SocketAddr::new(lo, PORT)))?;
             at.converse(stream, 1000, lo)
         });
@@ -150,8 +151,11 @@ fn others_on_the_same_hook_see_every_packet() {
         let added = tc(&node.netns, &format!("qdisc add dev {veth} clsact"));
         // The door's own, where the kernel has no tcx.
         assert!(added.is_ok() || added.unwrap_err().to_string().contains("Exclusivity flag"));
-        tc(&node.netns, &format!("filter add dev {veth} egress bpf da object-pinned {}", clsact.pin().display()))
-            .unwrap();
+        tc(
+            &node.netns,
+            &format!("filter add dev {veth} egress bpf da object-pinned {}", clsact.pin().display()),
+        )
+        .unwrap();
     }
     for (name, transport) in [("TCP", Transport::Tcp), ("UDP", Transport::Udp)] {
         let counts = || [&before, &after, &clsact].map(|program| program.runs().unwrap());

@@ -27,8 +27,7 @@ fn redirected(way: Way) -> (Node, Vec<(Program, Attached)>) {
         .pods
         .iter()
         .map(|pod| {
-            let interface =
-                node.netns.run(|| nix::net::if_::if_nametoindex(pod.host_veth.as_str())).unwrap();
+            let interface = node.netns.run(|| nix::net::if_::if_nametoindex(pod.host_veth.as_str())).unwrap();
             let macs = [mac(&pod.netns, "eth0").unwrap(), mac(&node.netns, "cni0").unwrap()];
             let program = redirect(way, pod.v4, interface, macs).unwrap();
             let attached = program.attach(&node.netns, "up0", TcAttachType::Ingress).unwrap();

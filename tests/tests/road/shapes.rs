@@ -258,8 +258,8 @@ fn keeps_its_tag(at: &mut Sleeping<'_>) -> Result<()> {
 fn ping(to: IpAddr) -> Result<()> {
     use nix::sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
-            socket, sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto,
+            setsockopt, socket, sockopt,
         },
         time::TimeVal,
     };
@@ -270,12 +270,7 @@ fn ping(to: IpAddr) -> Result<()> {
     };
     let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(5, 0))?;
-    sendto(
-        socket.as_raw_fd(),
-        &request,
-        &SockaddrStorage::from(SocketAddr::new(to, 0)),
-        MsgFlags::empty(),
-    )?;
+    sendto(socket.as_raw_fd(), &request, &SockaddrStorage::from(SocketAddr::new(to, 0)), MsgFlags::empty())?;
     let mut packet = [0; 256];
     loop {
         let len = recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()).context("no answer to a ping")?;
@@ -290,9 +285,7 @@ fn ping(to: IpAddr) -> Result<()> {
 #[test]
 fn what_belongs_to_no_player_passes_and_wakes_nobody() {
     let mut road = Road::new(Stand::prepare(POTS, LIMITS).unwrap());
-    road.sleeps_on("ping", |at| {
-        at.addresses().into_iter().try_for_each(|to| at.client(|| ping(to.ip())))
-    });
+    road.sleeps_on("ping", |at| at.addresses().into_iter().try_for_each(|to| at.client(|| ping(to.ip()))));
     road.sleeps_on("ARP and ND", |at| {
         // Nobody knows anybody's address any more; the pings need both answered.
         at.stand.node.netns.ip("neigh flush all")?;
@@ -310,7 +303,8 @@ fn what_belongs_to_no_player_passes_and_wakes_nobody() {
             let mut icmp = vec![kind, code, 0, 0, 0, 0];
             icmp.extend(mtu.to_be_bytes());
             icmp.extend(&inner);
-            let mut sum: u32 = icmp.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+            let mut sum: u32 =
+                icmp.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
             sum = (sum & 0xffff) + (sum >> 16);
             sum += sum >> 16;
             icmp[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());

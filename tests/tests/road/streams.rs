@@ -130,7 +130,8 @@ fn fast_open(at: &mut Sleeping<'_>) -> Result<()> {
     let mut heard = vec![0; 4096];
     let mut len = 0;
     while len < sent.len() {
-        len += std::io::Read::read(&mut &stream, &mut heard[len..]).context("the answer to a SYN's payload")?;
+        len +=
+            std::io::Read::read(&mut &stream, &mut heard[len..]).context("the answer to a SYN's payload")?;
     }
     ensure!(heard[..len].ends_with(&sent), "another answer");
     ensure!(fast_opens(&pod.netns)? > taken, "it was no Fast Open");
@@ -188,9 +189,8 @@ fn simultaneous(at: &mut Sleeping<'_>) -> Result<()> {
         let word = if on { "-A" } else { "-D" };
         for netns in [&stand.node.client, &pod.netns] {
             let arguments = format!("{word} OUTPUT {rule}");
-            let out = netns.run(|| {
-                std::process::Command::new("iptables-legacy").args(arguments.split(' ')).output()
-            })?;
+            let out = netns
+                .run(|| std::process::Command::new("iptables-legacy").args(arguments.split(' ')).output())?;
             ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         }
         anyhow::Ok(())
@@ -243,9 +243,8 @@ fn thousands_at_once_get_in() {
     let mut road = Road::new(Stand::prepare(2, LIMITS).unwrap());
     road.case("a thousand datagram sockets", |at| {
         let to = at.v4();
-        let sockets = at.client(|| {
-            (0..SOCKETS).map(|_| udp_socket(to)).collect::<Result<Vec<UdpSocket>>>()
-        })?;
+        let sockets =
+            at.client(|| (0..SOCKETS).map(|_| udp_socket(to)).collect::<Result<Vec<UdpSocket>>>())?;
         for socket in &sockets {
             socket.set_nonblocking(true)?;
         }
