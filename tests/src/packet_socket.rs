@@ -156,12 +156,13 @@ pub fn mac(netns: &Netns, interface: &str) -> Result<[u8; 6]> {
     bytes.try_into().ok().context("an Ethernet address has six bytes")
 }
 
-/// A counter of /proc/net/snmp in a namespace, for instance `Tcp`, `OutRsts`.
+/// A counter of /proc/net/snmp or /proc/net/netstat in a namespace, for instance `Tcp`, `OutRsts`.
 ///
 /// # Errors
 /// There is no such counter.
-pub fn snmp(netns: &Netns, group: &str, counter: &str) -> Result<u64> {
-    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
+pub fn counter(netns: &Netns, group: &str, counter: &str) -> Result<u64> {
+    let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+    let text = netns.run(|| Ok::<_, io::Error>(read("snmp")? + &read("netstat")?))?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
     let (names, values) = (lines.next().context("no such group")?, lines.next().context("no values")?);
     let at = names.split(' ').position(|name| name == counter).context("no such counter")?;

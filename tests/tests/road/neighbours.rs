@@ -20,7 +20,7 @@ use dormouse_tests::{
 
 use crate::{
     LIMITS,
-    case::{POTS, Road, Sleeping, connect, converse, seen_as, udp_socket},
+    case::{POTS, Road, SentAgain, Sleeping, connect, converse, seen_as, udp_socket},
 };
 
 /// The ports of the node that lead to a pod: its number is added.
@@ -98,9 +98,11 @@ fn every_way_in(mut road: Road) {
 
 /// A sender of the node itself learns at once what becomes of a packet: one that is parked must count as sent.
 fn host_local(at: &mut Sleeping<'_>, to: SocketAddr, seen: Option<IpAddr>) -> Result<()> {
-    let stream = at.stand.node.netns.run(|| connect(to))?;
+    let node = &at.stand.node.netns;
+    let before = SentAgain::of(node)?;
+    let stream = node.run(|| connect(to))?;
     converse(&stream, &at.chance.letters(50_000), seen)?;
-    let again = dormouse_tests::clients::retransmissions(&stream)?;
+    let again = SentAgain::of(node)?.since(&before);
     ensure!(again == 0, "{again} segments sent again");
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::{
     frame::{Ip, UDP, ethernet, tagged},
-    packet_socket::{PacketSocket, mac, snmp},
+    packet_socket::{PacketSocket, counter, mac},
     stand::{PORT, SOON, Stand},
     topology::{CLIENT, NODE},
 };
@@ -189,13 +189,13 @@ fn every_shape_of_packet_gets_in() {
     road.case("damaged on the way", |at| {
         let (socket, door) = injected(at)?;
         let pod = &at.stand.node.pods[at.index].netns;
-        let before = snmp(pod, "Udp", "InCsumErrors")?;
+        let before = counter(pod, "Udp", "InCsumErrors")?;
         let mut damaged = door.datagram(b"DAMAGED");
         *damaged.last_mut().context("a frame")? ^= 1;
         door.socket.send(&damaged)?;
         door.socket.send(&door.datagram(b"WHOLE"))?;
         expect_datagram(&socket, b"WHOLE", Some(CLIENT[0]))?;
-        ensure!(snmp(pod, "Udp", "InCsumErrors")? == before + 1, "the server's kernel saw no damage");
+        ensure!(counter(pod, "Udp", "InCsumErrors")? == before + 1, "the server's kernel saw no damage");
         Ok(())
     });
     road.case("no checksum, and filled up to the least frame", |at| {
@@ -295,7 +295,7 @@ fn what_belongs_to_no_player_passes_and_wakes_nobody() {
     road.sleeps_on("ICMP errors", |at| {
         let (socket, door) = injected(at)?;
         let pod = &at.stand.node.pods[at.index];
-        let before = snmp(&pod.netns, "Icmp", "InMsgs")?;
+        let before = counter(&pod.netns, "Icmp", "InMsgs")?;
         // "Fragmentation needed" (RFC 1191), "port unreachable" and "time exceeded", about a datagram of the server's.
         let about = Ip::new(pod.v4.into(), CLIENT[0], UDP);
         let inner = about.packet(&about.udp(PORT, socket.local_addr()?.port(), b"ANSWER"));
@@ -312,7 +312,7 @@ fn what_belongs_to_no_player_passes_and_wakes_nobody() {
             door.socket.send(&door.frame(&ip, &icmp))?;
         }
         at.stand.wait_until("the server's kernel has them", || {
-            ensure!(snmp(&pod.netns, "Icmp", "InMsgs")? >= before + 3);
+            ensure!(counter(&pod.netns, "Icmp", "InMsgs")? >= before + 3);
             Ok(())
         })
     });

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::{
     netns::Netns,
+    packet_socket::counter,
     stand::{PORT, SOON, Stand},
     topology::{CLIENT, Node},
 };
@@ -140,11 +141,7 @@ fn fast_open(at: &mut Sleeping<'_>) -> Result<()> {
 
 /// Connections that a namespace took with payload in the SYN.
 fn fast_opens(netns: &Netns) -> Result<u64> {
-    let text = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/netstat"))?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().context("no TcpExt")?, lines.next().context("no values")?);
-    let at = names.split(' ').position(|name| name == "TCPFastOpenPassive").context("no such counter")?;
-    values.split(' ').nth(at).and_then(|value| value.parse().ok()).context("no number")
+    counter(netns, "TcpExt", "TCPFastOpenPassive")
 }
 
 fn send_with_syn(to: SocketAddr, payload: &[u8]) -> Result<TcpStream> {
