@@ -260,7 +260,7 @@ impl Agent {
     }
 
     /// What the machine needs to know; `None` while the server is being moved.
-    fn observe(&mut self, name: &str) -> Option<Observation> {
+    pub(super) fn observe(&mut self, name: &str) -> Option<Observation> {
         let shared_cgroup = self.shared_cgroup(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);

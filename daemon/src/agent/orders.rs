@@ -233,6 +233,16 @@ impl Agent {
             Done::Evidence(gathered) => {
                 managed.history.save = gathered.save;
                 managed.history.watchdog = gathered.watchdog;
+                if let Some(obstacle) = gathered.obstacle
+                    && let Presence::Here(here) = &mut managed.presence
+                {
+                    tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
+                    here.brought.obstacle = Some(obstacle);
+                    // The machine must know of it before it decides by the evidence.
+                    if let Some(observation) = self.observe(name) {
+                        self.feed(name, Event::Observed(observation));
+                    }
+                }
                 self.feed(name, Event::Evidence(gathered.evidence));
             }
             Done::Canary(Ok(())) => self.feed(name, Event::CanaryOk),

@@ -225,7 +225,8 @@ impl Door {
             seen: 0,
             class: 0,
             flags: 0,
-            pad: [0; 6],
+            with_syn: 0,
+            pad: [0; 4],
         });
         flow.flags |= flow_flag::OLDER_THAN_DOZE;
         self.flows

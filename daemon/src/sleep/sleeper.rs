@@ -18,7 +18,7 @@ use super::{Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
     discover::{
-        netlink::NetlinkError,
+        netlink::{Netlink, NetlinkError},
         sockets::{self, Sockets},
     },
     door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
@@ -214,6 +214,17 @@ impl Sleeper {
     /// The kernel's answer can't be had.
     pub fn list_sockets(&self) -> Result<Sockets, NetlinkError> {
         sockets::list(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).diag)
+    }
+
+    /// Asks the routes' socket of the server's namespace. Blocks.
+    ///
+    /// # Errors
+    /// As `ask` says.
+    pub fn ask_routes<T>(
+        &self,
+        ask: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
+        ask(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).route)
     }
 
     /// Closes the connections of clients who proved to be no players: a frozen server can't, and what they

@@ -47,8 +47,26 @@ pub enum Report {
     Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
-    /// A handshake with a server that speaks first: is it true? Then it is a player.
+    /// A handshake with a server that speaks first, or that a player's bytes came with: is it true? Then it is a player.
     Handshake(Knock),
+}
+
+/// A [`Record`] without its content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Parked,
+    Knock,
+    FastOpen,
+}
+
+impl Kind {
+    fn of(record: &Record) -> Self {
+        match record {
+            Record::Parked(_) => Self::Parked,
+            Record::Knock(_) => Self::Knock,
+            Record::FastOpen(_) => Self::FastOpen,
+        }
+    }
 }
 
 /// Who has which slot.
@@ -108,17 +126,17 @@ impl Node {
     fn take_in(&self, record: Record) -> Option<Report> {
         let slot = record.knock().slot;
         let sleeper = self.slots.get(slot).or_else(|| self.keep_early(slot, &record))?;
-        let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
+        let (knock, kind) = (*record.knock(), Kind::of(&record));
         if let Record::Parked(parked) = record {
             failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
         // Draining is bounded: what was read too late for it must not wait for the next wake.
-        if was_parked && gate::state(self.arrays.gate(slot)) == OPEN {
+        if kind == Kind::Parked && gate::state(self.arrays.gate(slot)) == OPEN {
             sleeper.replay_queue(usize::MAX);
         }
-        self.announce(&sleeper, knock, was_parked)
+        self.announce(&sleeper, knock, kind)
     }
 
     /// A record of a server that nobody has now: kept if it is expected, else ended, since its gate must not
@@ -133,10 +151,9 @@ impl Node {
             if records.len() <= MOST_EARLY {
                 return None;
             }
-            if let Some(Record::Knock(_)) = records.pop_front() {
-                return None;
+            if let Some(Record::Parked(_)) = records.pop_front() {
+                self.arrays.end_record(slot);
             }
-            self.arrays.end_record(slot);
         } else if matches!(record, Record::Parked(_)) {
             self.arrays.end_record(slot);
         }
@@ -162,8 +179,7 @@ impl Node {
         }
         self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
         drop(early);
-        let announce =
-            |record: &Record| self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)));
+        let announce = |record: &Record| self.announce(sleeper, *record.knock(), Kind::of(record));
         self.tell(records.iter().filter_map(announce));
         self.kick();
     }
@@ -179,18 +195,20 @@ impl Node {
         }
     }
 
-    fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
+    fn announce(&self, sleeper: &Sleeper, knock: Knock, kind: Kind) -> Option<Report> {
         if knock.class == Class::Player {
             self.enlist(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
-        Some(match (knock.class, was_parked, first_speaker) {
-            (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
+        Some(match (knock.class, kind, first_speaker) {
+            (Class::Undecided, Kind::FastOpen, _) | (Class::Undecided, Kind::Knock, FirstSpeaker::Server) => {
+                Report::Handshake(knock)
+            }
             // A probe that says nothing is over by now.
-            (Class::Undecided, false, FirstSpeaker::Client) | (Class::Probe, false, _) => {
+            (Class::Undecided, Kind::Knock, FirstSpeaker::Client) | (Class::Probe, Kind::Knock, _) => {
                 Report::Connected(knock.slot)
             }
-            (Class::Undecided, true, _) if knock.protocol != TCP => return None,
+            (Class::Undecided, Kind::Parked, _) if knock.protocol != TCP => return None,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),
         })

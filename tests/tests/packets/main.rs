@@ -1,5 +1,8 @@
 //! Packet in, verdict out, through BPF_PROG_TEST_RUN: the programs as the kernel runs them.
 
+mod shapes;
+mod streams;
+
 use std::{
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
@@ -49,6 +52,32 @@ impl Bench {
     fn run(&mut self, frame: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::default() };
         self.door.program("door").unwrap().test_run(options).unwrap().return_value
+    }
+
+    /// As the kernel hands over a burst that it will cut into segments later.
+    fn run_burst(&mut self, frame: &[u8], segments: u32, size: u32) -> u32 {
+        // `struct __sk_buff` of include/uapi/linux/bpf.h.
+        const LEN: usize = 192;
+        const SEGMENTS: usize = 164;
+        const SIZE: usize = 176;
+        let mut context = [0; LEN];
+        context[SEGMENTS..SEGMENTS + 4].copy_from_slice(&segments.to_ne_bytes());
+        context[SIZE..SIZE + 4].copy_from_slice(&size.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: 1,
+            ..TestRunOptions::default()
+        };
+        self.door.program("door").unwrap().test_run(options).unwrap().return_value
+    }
+
+    fn woken_by(&self) -> Option<Class> {
+        self.arrays.state(SLOT).take_wake().map(|(_, class)| Class::from_number(class))
+    }
+
+    fn in_flight(&self) -> u32 {
+        gate::in_flight(self.arrays.gate(SLOT))
     }
 
     fn player_seen(&self) -> bool {
