@@ -177,10 +177,11 @@ impl Place {
         let mut address = IpAddr::from(Ipv4Addr::LOCALHOST);
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
-            let pin = self.node.door().attach_cgroup(&found.cgroup)?;
-            UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
-                .before(Change::Pin { path: pin.clone() })?;
+            let pin = self.node.door().cgroup_pin(&found.cgroup)?;
+            self.note(wanted, [Change::Pin { path: pin.clone() }])?;
+            failpoint::at("cgroup-logged");
             pins.push(pin);
+            self.node.door().attach_cgroup(&found.cgroup)?;
             for scope in cgroup_ids(&found.cgroup)? {
                 let flags = flag | server_flag::SIGNAL_ONLY;
                 self.watch(wanted, &ports, scope, flags, brought_keys)?;
@@ -194,15 +195,14 @@ impl Place {
                 }
                 Ok(veths) => {
                     for veth in veths {
-                        failpoint::at("attach-begun");
-                        let attachment = self.node.door().attach(veth.host_end.ifindex)?;
+                        let planned = self.node.door().plan(veth.host_end.ifindex)?;
+                        self.note(wanted, planned.changes()?)?;
+                        failpoint::at("attach-logged");
+                        attachments.push(planned);
+                        self.node.door().attach(veth.host_end.ifindex)?;
                         failpoint::at("attach-done");
-                        self.note_attachment(wanted, &attachment)?;
-                        attachments.push(attachment);
-                        failpoint::at("attach-noted");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
-                        failpoint::at("watched");
                         match routable(&veth) {
                             Ok(routable) => {
                                 address = routable;
@@ -231,9 +231,11 @@ impl Place {
             sockets,
         ));
         self.node.settle(&sleeper);
+        failpoint::at("adopt-settled");
         if !sleeps_on && let Err(error) = sleeper.wake_waiting() {
             tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
         }
+        failpoint::at("bring-up-done");
         Ok(Brought {
             found,
             controllers,
@@ -252,14 +254,24 @@ impl Place {
     pub fn take_down(&self, brought: &Brought) {
         self.unhang(&brought.keys, &brought.attachments, &brought.pins);
         self.node.slots.set(brought.sleeper.slot, None);
+        failpoint::at("take-down-done");
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
-            let gone = contents
-                .pending
-                .iter()
-                .filter(|entry| !matches!(entry.change, Change::CgroupValue { .. }))
-                .map(|entry| entry.seq)
-                .collect::<Vec<_>>();
+            let mut gone = vec![];
+            for entry in contents.pending {
+                match &entry.change {
+                    Change::CgroupValue { .. } => continue,
+                    // Stays if somebody else's filter is on it.
+                    change @ Change::Clsact { .. } => {
+                        if let Err(error) = change.put_back() {
+                            tracing::warn!(%error, "the qdisc stays; `dormouse off` will take it away");
+                            continue;
+                        }
+                    }
+                    _ => {}
+                }
+                gone.push(entry.seq);
+            }
             self.node.clerk.done(log, gone);
         }
     }
@@ -270,6 +282,7 @@ impl Place {
         for key in keys {
             door.unwatch(key);
         }
+        failpoint::at("unhang-unwatched");
         let scopes: BTreeSet<u64> = door.watched().iter().map(|(key, _)| key.scope).collect();
         for attachment in attachments.iter().filter(|a| !scopes.contains(&u64::from(a.ifindex))) {
             if let Err(error) = door.detach(attachment) {
@@ -281,6 +294,7 @@ impl Place {
                 let _ = fs::remove_file(pin);
             }
         }
+        failpoint::at("unhang-detached");
     }
 
     fn watch(
@@ -305,6 +319,7 @@ impl Place {
             }
             door.watch(key, server)?;
             keys.push(key);
+            failpoint::at("watched");
         }
         Ok(())
     }
@@ -315,11 +330,11 @@ impl Place {
         proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
     }
 
-    /// Links and filters are changes like any other: `off` must find them.
-    fn note_attachment(&self, wanted: &Wanted, attachment: &Attachment) -> Result<(), UndoError> {
+    /// Links, filters and qdiscs are changes like any other: `off` must find them, whoever dies meanwhile.
+    fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;
-        for change in attachment.changes() {
+        for change in changes {
             if !known.iter().any(|entry| entry.change == change) {
                 log.before(change)?;
             }

@@ -33,7 +33,7 @@ use managed::Managed;
 
 use crate::{
     config::{self, Loaded},
-    guard,
+    failpoint, guard,
     metrics::Metrics,
     sleep::Report,
     stage, undo,
@@ -95,6 +95,7 @@ impl Agent {
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
+                        failpoint::at("stop-begun");
                         // SIGTERM decides nothing: sleepers sleep on, the guard watches (design §3).
                         let _ = done.send(());
                         return;
@@ -153,6 +154,7 @@ impl Agent {
 
     /// The marker of `dormouse off` appeared: put everything back and let go.
     fn turn_off(&mut self) {
+        failpoint::at("off-seen");
         tracing::info!("dormouse is off: every server is woken and left alone until `dormouse on`");
         for (name, managed) in std::mem::take(&mut self.servers) {
             self.let_go(&name, managed);
@@ -165,6 +167,7 @@ impl Agent {
         if let Err(error) = self.place.node.door().pin_maps() {
             tracing::error!(%error, "the guard can't see this daemon and wakes who sleeps; restart dormoused");
         }
+        failpoint::at("on-pinned");
         self.reload();
     }
 

@@ -17,7 +17,8 @@ use aya::programs::{
 use super::{Door, DoorError, object::TcHook};
 use crate::{
     discover::link,
-    undo::{Change, Direction},
+    failpoint,
+    undo::{Change, Direction, UndoError},
 };
 
 /// Our filters' place on a clsact qdisc: before everybody who takes the kernel's default (49152).
@@ -36,20 +37,23 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// What the undo log must know of it.
-    pub fn changes(&self) -> Vec<Change> {
+    /// What the undo log must know of it, before it is there.
+    ///
+    /// # Errors
+    /// The interface's qdiscs can't be read.
+    pub fn changes(&self) -> Result<Vec<Change>, UndoError> {
         if !self.pins.is_empty() {
-            return self.pins.iter().map(|path| Change::Pin { path: path.clone() }).collect();
+            return Ok(self.pins.iter().map(|path| Change::Pin { path: path.clone() }).collect());
         }
-        [Direction::Egress, Direction::Ingress]
-            .map(|direction| Change::Filter {
-                interface: self.interface.clone(),
-                ifindex: self.ifindex,
-                direction,
-                priority: CLSACT_PRIORITY,
-                handle: CLSACT_HANDLE_NUMBER,
-            })
-            .to_vec()
+        let filters = [Direction::Egress, Direction::Ingress].map(|direction| Change::Filter {
+            interface: self.interface.clone(),
+            ifindex: self.ifindex,
+            direction,
+            priority: CLSACT_PRIORITY,
+            handle: CLSACT_HANDLE_NUMBER,
+        });
+        // Put back last: the qdisc goes when our filters are off it.
+        Ok(Change::clsact(&self.interface, self.ifindex)?.into_iter().chain(filters).collect())
     }
 }
 
@@ -57,32 +61,40 @@ impl Attachment {
 const SIDES: [(&str, TcAttachType); 2] = [("door", TcAttachType::Egress), ("answer", TcAttachType::Ingress)];
 
 impl Door {
+    /// What [`Door::attach`] will change.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn plan(&self, ifindex: u32) -> Result<Attachment, DoorError> {
+        let interface = link::name_of(ifindex).map_err(|source| DoorError::Interface { ifindex, source })?;
+        let pins = match self.hook() {
+            TcHook::Tcx => SIDES.map(|(name, _)| self.links_dir().join(format!("{ifindex}-{name}"))).to_vec(),
+            TcHook::Clsact => vec![],
+        };
+        Ok(Attachment { ifindex, interface, pins })
+    }
+
     /// Puts the door on a veth's host end; adopts the links of an earlier daemon if they are still there.
     ///
     /// # Errors
     /// [`DoorError::Attach`] names the interface and what the kernel said.
     pub fn attach(&mut self, ifindex: u32) -> Result<Attachment, DoorError> {
-        let interface = link::name_of(ifindex).map_err(|source| DoorError::Interface { ifindex, source })?;
+        let planned = self.plan(ifindex)?;
+        let interface = &planned.interface;
         let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
             interface: interface.clone(),
             source,
         };
         let links = self.links_dir();
         fs::create_dir_all(&links).map_err(|error| wrap(error.into()))?;
-        let hook = self.hook();
-        let mut pins = vec![];
-        for (name, direction) in SIDES {
+        for (side, (name, direction)) in SIDES.into_iter().enumerate() {
             let program = self.program(name)?;
-            match hook {
-                TcHook::Tcx => {
-                    let pin = links.join(format!("{ifindex}-{name}"));
-                    attach_tcx(program, &interface, direction, &pin).map_err(wrap)?;
-                    pins.push(pin);
-                }
-                TcHook::Clsact => attach_clsact(program, &interface, direction).map_err(wrap)?,
+            match planned.pins.get(side) {
+                Some(pin) => attach_tcx(program, interface, direction, pin).map_err(wrap)?,
+                None => attach_clsact(program, interface, direction).map_err(wrap)?,
             }
         }
-        Ok(Attachment { ifindex, interface, pins })
+        Ok(planned)
     }
 
     /// Takes the door off again. An interface that is gone took it along.
@@ -118,17 +130,25 @@ impl Door {
 }
 
 impl Door {
-    /// Watches the sockets of a cgroup, for roads that cross no veth; gives back the pin.
+    /// Where [`Door::attach_cgroup`] pins its link: names the cgroup by its inode.
+    ///
+    /// # Errors
+    /// [`DoorError::Cgroup`]: it is gone.
+    pub fn cgroup_pin(&self, path: &Path) -> Result<PathBuf, DoorError> {
+        let found = fs::metadata(path)
+            .map_err(|error| DoorError::Cgroup { path: path.to_owned(), source: error.into() })?;
+        Ok(self.links_dir().join(format!("cgroup-{}", found.ino())))
+    }
+
+    /// Watches the sockets of a cgroup, for roads that cross no veth.
     ///
     /// # Errors
     /// [`DoorError::Cgroup`].
-    pub fn attach_cgroup(&mut self, path: &Path) -> Result<PathBuf, DoorError> {
+    pub fn attach_cgroup(&mut self, path: &Path) -> Result<(), DoorError> {
         let wrap = |source: BoxError| DoorError::Cgroup { path: path.to_owned(), source };
+        let pin = self.cgroup_pin(path)?;
         let cgroup = fs::File::open(path).map_err(|error| wrap(error.into()))?;
-        let id = cgroup.metadata().map_err(|error| wrap(error.into()))?.ino();
-        let links = self.links_dir();
-        fs::create_dir_all(&links).map_err(|error| wrap(error.into()))?;
-        let pin = links.join(format!("cgroup-{id}"));
+        fs::create_dir_all(self.links_dir()).map_err(|error| wrap(error.into()))?;
         let program = self.loopback_program()?;
         // An old link holds an old program; the new one stands beside it before that goes.
         // `Single` is flags 0: a link is one of several in any case, and the kernel refuses flags with it
@@ -138,12 +158,19 @@ impl Door {
             .and_then(|id| program.take_link(id))
             .map_err(|error| wrap(error.into()))?;
         let link: FdLink = link.try_into().map_err(|error: LinkError| wrap(error.into()))?;
-        match fs::remove_file(&pin) {
+        failpoint::at("cgroup-linked");
+        // A kill between taking the old pin away and pinning the new link would leave a sleeper whom nobody
+        // hears knocking: the new one takes the old one's place in one step.
+        let new = pin.with_extension("new");
+        match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
             _ => {}
         }
-        link.pin(&pin).map_err(|error| wrap(error.into()))?;
-        Ok(pin)
+        link.pin(&new).map_err(|error| wrap(error.into()))?;
+        failpoint::at("cgroup-pinned");
+        fs::rename(&new, &pin).map_err(|error| wrap(error.into()))?;
+        failpoint::at("cgroup-replaced");
+        Ok(())
     }
 }
 
@@ -168,7 +195,9 @@ fn attach_tcx(
     let id =
         program.attach_with_options(interface, direction, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
     let link: FdLink = program.take_link(id)?.try_into()?;
+    failpoint::at("attach-linked");
     link.pin(pin)?;
+    failpoint::at("attach-pinned");
     Ok(())
 }
 

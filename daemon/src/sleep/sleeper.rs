@@ -261,6 +261,7 @@ impl Clerk {
                         "the undo log could not be shortened; it will be played back harmlessly"
                     );
                 }
+                failpoint::at("clerk-done");
             }
         })?;
         Ok(Self(sender))

@@ -94,6 +94,13 @@ impl Change {
         Ok(Self::Sysctl { path: path.to_path_buf(), old: old.trim_end().to_owned(), new: new.into() })
     }
 
+    /// The clsact qdisc that an interface is about to get; `None` where there is one already, which is
+    /// somebody else's (or an `ingress` one, which stands in the same place).
+    pub fn clsact(interface: &str, ifindex: u32) -> Result<Option<Self>, UndoError> {
+        let taken = tc::has_ingress_qdisc(interface, ifindex)?;
+        Ok((!taken).then(|| Self::Clsact { interface: interface.to_owned(), ifindex }))
+    }
+
     /// Whether putting it back is part of waking the server.
     pub fn is_sleep(&self) -> bool {
         matches!(self, Self::CgroupValue { file, .. } if file == FREEZE || file == CPU_MAX)

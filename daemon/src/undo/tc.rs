@@ -66,6 +66,21 @@ pub(super) fn remove_clsact(interface: &str, ifindex: u32) -> Result<Outcome, Un
     }
 }
 
+/// Whether a clsact or ingress qdisc is on the interface.
+pub(super) fn has_ingress_qdisc(interface: &str, ifindex: u32) -> Result<bool, UndoError> {
+    let mut message = TcMessage::with_index(ifindex as i32);
+    // TC_H_CLSACT is TC_H_INGRESS (include/uapi/linux/pkt_sched.h).
+    message.header.parent = TcHandle::CLSACT;
+    match request(RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ACK) {
+        // The queue without a qdisc is found and not listed (tc_get_qdisc, net/sched/sch_api.c).
+        Ok(listed) => Ok(listed > 0),
+        Err(error) if is_one_of(&error, &[libc::ENOENT]) => Ok(false),
+        Err(source) => {
+            Err(UndoError::Netlink { what: "the list of qdiscs", interface: interface.to_owned(), source })
+        }
+    }
+}
+
 /// An index is not used again soon, but may be: the name that was recorded must still have it.
 fn check_interface(interface: &str, ifindex: u32) -> Option<Outcome> {
     let name = CString::new(interface).ok()?;
