@@ -12,6 +12,7 @@ pub mod owner;
 pub mod process;
 pub mod servers;
 pub mod stand;
+pub mod steps;
 pub mod swap;
 pub mod topology;
 

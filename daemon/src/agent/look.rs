@@ -199,10 +199,6 @@ impl Agent {
         if !here.brought.host_ends.iter().all(is_there) {
             return self.re_hang(name);
         }
-        if here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop() {
-            // Frozen it can't save its world, and would be killed in the end.
-            self.feed(name, Event::ServerStopping);
-        }
         let observation = self.observe(name);
         if let Some(observation) = observation {
             self.feed(name, Event::Observed(observation));

@@ -41,6 +41,9 @@ use crate::{
 
 /// How often the `off` marker and the configuration's age are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Within so many rounds of it every sleeper is asked whether it was told to stop: `docker stop` waits for ten
+/// seconds, in which the server must also save. A part of them a round, so that no round is long.
+const STOP_ROUNDS: usize = 3;
 
 /// What comes in.
 enum Message {
@@ -82,6 +85,8 @@ pub struct Agent {
     records: BTreeMap<String, saved::Record>,
     /// `dormouse off`: nothing is managed until `on`.
     off: bool,
+    /// Rounds of housekeeping so far.
+    round: usize,
 }
 
 impl Agent {
@@ -128,8 +133,30 @@ impl Agent {
             if off { self.turn_off() } else { self.turn_on() }
         }
         self.measure();
+        self.look_for_stops();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
+        }
+    }
+
+    /// SIGTERM waits for a frozen server: frozen it can't save its world, and would be killed in the end.
+    fn look_for_stops(&mut self) {
+        self.round += 1;
+        let told: Vec<String> = self
+            .servers
+            .iter()
+            .skip(self.round % STOP_ROUNDS)
+            .step_by(STOP_ROUNDS)
+            .filter(|(_, managed)| {
+                managed.here().is_some_and(|here| {
+                    let main = here.brought.found.main;
+                    here.machine.stage().by().is_some() && main.is_told_to_stop() && main.is_alive()
+                })
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in told {
+            self.feed(&name, stage::Event::ServerStopping);
         }
     }
 

@@ -157,6 +157,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         inbox,
         outbox,
         records,
+        round: 0,
     };
     tokio::spawn(agent.run());
     Ok(handle)

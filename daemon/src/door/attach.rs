@@ -161,7 +161,10 @@ impl Door {
         failpoint::at("cgroup-linked");
         // A kill between taking the old pin away and pinning the new link would leave a sleeper whom nobody
         // hears knocking: the new one takes the old one's place in one step.
-        let new = pin.with_extension("new");
+        let mut new = pin.clone().into_os_string();
+        // bpffs keeps names with a dot for itself (bpf_lookup, kernel/bpf/inode.c).
+        new.push("-new");
+        let new = PathBuf::from(new);
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
             _ => {}
