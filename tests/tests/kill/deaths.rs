@@ -39,6 +39,9 @@ fn replace_server(case: &mut Case, what: &str) {
     let place = Place::new(&case.stand.node.pods[0].netns, &case.stand.pots[0].cgroup);
     case.stand.pots[0].server = Some(echo::start(place, PORT).unwrap());
     case.enter(what, 0);
+}
+
+fn sleeps_again(case: &Case, what: &str) {
     case.await_daemon();
     case.stand.doze_all().unwrap();
     case.all_enter(what);
@@ -55,18 +58,7 @@ fn the_server_dies() {
     case.stand.doze_all().unwrap();
     kill_server(&case.stand);
     replace_server(&mut case, "server, frozen");
-
-    case.stand.doze_all().unwrap();
-    case.steps.want("wake-begun");
-    thread::scope(|scope| {
-        let stand = &case.stand;
-        // His connection ends with the server.
-        scope.spawn(|| stand.tcp(0));
-        let held = case.steps.caught(SOON).expect("it wakes");
-        kill_server(stand);
-        drop(held);
-    });
-    replace_server(&mut case, "server, waking");
+    sleeps_again(&case, "server, frozen");
 
     case.stand.doze_all().unwrap();
     let daemon = case.stand.daemon.process.as_ref().unwrap();
@@ -81,6 +73,19 @@ fn the_server_dies() {
     kill_server(&case.stand);
     daemon.signal(Signal::SIGCONT).unwrap();
     replace_server(&mut case, "server, packets parked");
+    sleeps_again(&case, "server, packets parked");
+    case.stand.doze_all().unwrap();
+    case.steps.want("wake-begun");
+    thread::scope(|scope| {
+        let stand = &case.stand;
+        // His connection ends with the server.
+        scope.spawn(|| stand.tcp(0));
+        let held = case.steps.caught(SOON).expect("it wakes");
+        kill_server(stand);
+        drop(held);
+    });
+    // It is not put to sleep again: to die while waking is to have not stood the freeze.
+    replace_server(&mut case, "server, waking");
     case.off_restores("server");
 }
 
