@@ -41,12 +41,6 @@ fn replace_server(case: &mut Case, what: &str) {
     case.enter(what, 0);
 }
 
-fn sleeps_again(case: &Case, what: &str) {
-    case.await_daemon();
-    case.stand.doze_all().unwrap();
-    case.all_enter(what);
-}
-
 fn kill_server(stand: &Stand) {
     stand.pots[0].server.as_ref().unwrap().process.signal(Signal::SIGKILL).unwrap();
 }
@@ -58,7 +52,9 @@ fn the_server_dies() {
     case.stand.doze_all().unwrap();
     kill_server(&case.stand);
     replace_server(&mut case, "server, frozen");
-    sleeps_again(&case, "server, frozen");
+    case.await_daemon();
+    case.stand.doze_all().unwrap();
+    case.all_enter("server, frozen");
 
     case.stand.doze_all().unwrap();
     let daemon = case.stand.daemon.process.as_ref().unwrap();
@@ -73,7 +69,10 @@ fn the_server_dies() {
     kill_server(&case.stand);
     daemon.signal(Signal::SIGCONT).unwrap();
     replace_server(&mut case, "server, packets parked");
-    sleeps_again(&case, "server, packets parked");
+    case.off_restores("server, packets parked");
+    // To die with a wake is to have not stood the freeze: it is demoted, and another case is needed.
+    let mut case = Case::prepare(1, "floor = \"dozing\"\n");
+    case.start();
     case.stand.doze_all().unwrap();
     case.steps.want("wake-begun");
     thread::scope(|scope| {
@@ -84,9 +83,8 @@ fn the_server_dies() {
         kill_server(stand);
         drop(held);
     });
-    // It is not put to sleep again: to die while waking is to have not stood the freeze.
     replace_server(&mut case, "server, waking");
-    case.off_restores("server");
+    case.off_restores("server, waking");
 }
 
 /// Nobody needs the guard while the daemon lives.
