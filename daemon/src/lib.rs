@@ -14,6 +14,7 @@ pub mod memory;
 pub mod metrics;
 pub mod netns;
 pub mod preflight;
+pub mod savings;
 pub mod sleep;
 pub mod socket;
 pub mod stage;

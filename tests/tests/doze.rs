@@ -145,6 +145,28 @@ fn a_server_that_speaks_first_wakes_at_the_handshake() {
 }
 
 #[test]
+fn what_a_doze_was_worth_is_in_the_books() {
+    let mut stand = Stand::new("generic-tcp", None, "");
+    stand.doze();
+    // While it is awake again, the doze is behind it and booked.
+    stand.daemon.wake("bench/echo").unwrap();
+    let read = |stand: &Stand| {
+        let request = dormouse_api::savings::SavingsRequest::default();
+        stand.daemon.ask(async move |client| Ok(client.savings(&request).await?)).unwrap()
+    };
+    let savings = read(&stand);
+    let sums = savings.servers[0].sums;
+    assert_eq!(savings.servers[0].name, "bench/echo");
+    assert!(sums.dozing_hours > 0.0 && sums.awake_hours > 0.0 && sums.size_gib_hours > 0.0, "{savings:?}");
+    assert!(sums.handed_back_gib_hours == 0.0, "a doze gives no memory back: {savings:?}");
+
+    stand.daemon.end_by(nix::sys::signal::Signal::SIGTERM).unwrap();
+    stand.daemon.start(&stand.node.netns).unwrap();
+    stand.daemon.wait_for("bench/echo", Stage::Awake, SOON).unwrap();
+    assert!(read(&stand).servers[0].sums.dozing_hours >= sums.dozing_hours, "a restart forgot the doze");
+}
+
+#[test]
 fn it_dozes_by_itself_when_nobody_is_there() {
     let stand = Stand::new("generic-tcp", None, "");
     stand.daemon.wait_for("bench/echo", Stage::Dozing, Duration::from_secs(40)).unwrap();

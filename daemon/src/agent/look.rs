@@ -12,7 +12,7 @@ use dormouse_packet::Class;
 use super::{
     Agent, BringUpError, Brought, Message,
     bring_up::{Port, Wanted},
-    clock::{boot_from_monotonic, boot_now},
+    clock::{boot_from_monotonic, boot_now, unix_now_ms},
     managed::{Here, Managed, Presence},
     saved,
 };
@@ -170,6 +170,7 @@ impl Agent {
             managed.history.counters_then =
                 self.place.node.door().counters(here.brought.sleeper.slot).unwrap_or_default();
         }
+        self.read_size(name);
     }
 
     /// Another server that claims the same cgroup: neither may freeze it, since the players of each would find it
@@ -212,6 +213,7 @@ impl Agent {
     /// The process is gone: the gate opens, the door comes off, and the server is looked for again.
     fn lost(&mut self, name: &str, why: &str) {
         tracing::info!(server = name, "{why}");
+        self.books.lose(name, boot_now(), unix_now_ms());
         let was = self.servers.get(name).map(Managed::stage);
         self.feed(name, Event::ServerGone);
         if was.is_some_and(|stage| stage != Stage::Awake) {

@@ -2,6 +2,7 @@
 //! orders go out to threads of their own; nothing here blocks, and nothing here is on a packet's way.
 
 mod answers;
+mod books;
 mod bring_up;
 pub(crate) mod clock;
 mod evidence;
@@ -33,8 +34,10 @@ use managed::Managed;
 
 use crate::{
     config::{self, Loaded},
+    discover::process::Resident,
     failpoint, guard,
     metrics::Metrics,
+    savings::Books,
     sleep::Report,
     stage, undo,
 };
@@ -61,6 +64,8 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// What servers hold was read.
+    Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
     HangUp(String),
     /// An operator asks.
@@ -76,6 +81,7 @@ pub struct Agent {
     paths: guard::Paths,
     place: Arc<Place>,
     metrics: Arc<Metrics>,
+    books: Arc<Books>,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -95,12 +101,17 @@ impl Agent {
         self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut booking = tokio::time::interval(books::EVERY);
+        booking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
                         failpoint::at("stop-begun");
+                        if let Err(error) = self.books.write(unix_now_ms()) {
+                            tracing::warn!("{error}");
+                        }
                         // SIGTERM decides nothing: sleepers sleep on, the guard watches (design §3).
                         let _ = done.send(());
                         return;
@@ -110,6 +121,7 @@ impl Agent {
                 },
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = booking.tick() => self.keep_books(),
             }
         }
     }
@@ -119,6 +131,7 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),

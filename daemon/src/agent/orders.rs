@@ -12,6 +12,7 @@ use dormouse_packet::Class;
 
 use super::{
     Agent, Message,
+    clock::unix_now_ms,
     managed::{HandedBack, Presence},
     saved,
 };
@@ -246,6 +247,7 @@ impl Agent {
         let bytes = out.handed_back.bytes + swapped;
         tracing::info!(server = name, ?out, swapped, "paged out");
         self.metrics.swap_written(name, out.paged_out);
+        self.books.wrote(name, &managed.config.profile.name, unix_now_ms(), out.paged_out);
         // Who came meanwhile has it all back already, or is about to.
         if managed.stage().by().is_some() {
             managed.history.handed_back = Some(HandedBack {
@@ -321,6 +323,7 @@ impl Agent {
             managed.history.scan_addresses.clear();
             managed.history.expired_then = managed.expired();
         }
+        self.book(name);
         match after {
             Stage::Dozing { by } => {
                 let how = if by == DozeBy::Freeze { "frozen" } else { "throttled" };

@@ -27,6 +27,7 @@ use crate::{
     failpoint, guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
+    savings::Books,
     sleep::{Node, watch},
     socket,
 };
@@ -41,6 +42,7 @@ pub struct Handle {
     pub(super) journal: Arc<Journal>,
     pub(super) config: config::Node,
     pub(super) place: Arc<Place>,
+    pub(super) books: Arc<Books>,
 }
 
 impl Handle {
@@ -123,11 +125,13 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         }
     });
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {
         outbox: outbox.clone(),
         journal: Arc::clone(&journal),
         config: config.clone(),
         place: Arc::clone(&place),
+        books: Arc::clone(&books),
     };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
     if let Some(address) = config.metrics_listen {
@@ -149,6 +153,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         off: paths.is_off(),
         place,
         metrics,
+        books,
         config,
         paths,
         loaded: Loaded::default(),

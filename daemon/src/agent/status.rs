@@ -32,9 +32,7 @@ impl Agent {
         let kept = |managed: &&Managed| managed.here().is_some_and(|here| here.machine.why().kept.is_some());
         let handed = |managed: &Managed| managed.history.handed_back;
         NodeStatus {
-            name: nix::unistd::gethostname()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default(),
+            name: node_name(),
             off: self.off,
             now_at_ms: unix_now_ms(),
             awake: count(ToldStage::Awake),
@@ -263,6 +261,11 @@ fn relative(cgroup: &std::path::Path, root: &std::path::Path) -> String {
     cgroup
         .strip_prefix(root)
         .map_or_else(|_| cgroup.display().to_string(), |rest| format!("/{}", rest.display()))
+}
+
+/// The machine's host name.
+pub fn node_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn total_memory() -> u64 {

@@ -78,6 +78,11 @@ impl Node {
         self.state_dir.join("off")
     }
 
+    /// The books of what sleep was worth.
+    pub fn savings(&self) -> PathBuf {
+        self.state_dir.join("savings")
+    }
+
     pub fn history(&self) -> PathBuf {
         self.state_dir.join("history")
     }

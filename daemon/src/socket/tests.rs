@@ -149,6 +149,19 @@ impl Operator for Script {
         Ok(Preflight { checks: vec![check], disk: None })
     }
 
+    async fn savings(&self, request: SavingsRequest) -> Answer<Savings> {
+        self.asked(&request);
+        Ok(Savings {
+            node: "fra-1".into(),
+            since_at_ms: 1,
+            until_at_ms: 2,
+            covered_hours: 0.5,
+            headroom_gib_hours: 0.0,
+            servers: vec![],
+            days: vec![],
+        })
+    }
+
     async fn adopt(&self, request: AdoptRequest) -> Answer<AdoptResult> {
         self.asked(&request);
         Ok(AdoptResult { file: "f".into(), text: "t".into(), servers: vec![], notes: vec![] })
@@ -220,6 +233,9 @@ async fn every_request_reaches_the_operator_with_its_name() {
     client.adopt(&AdoptRequest { select: "cgroup:/games/*".into(), profile: None }).await.unwrap();
     assert!(client.profiles().await.unwrap().is_empty());
     assert_eq!(client.preflight().await.unwrap().checks[0].name, "swap");
+    let servers = Selector { servers: vec!["b&c".into()], profile: None };
+    let period = SavingsRequest { servers, since_at_ms: Some(5), until_at_ms: None };
+    assert_eq!(client.savings(&period).await.unwrap().node, "fra-1");
     let asked = served.script.asked.lock().unwrap().join("\n");
     assert_eq!(
         asked,
@@ -231,7 +247,8 @@ async fn every_request_reaches_the_operator_with_its_name() {
 (Server("acme/survival 1"), "explain")
 (Profile("luanti"), SetRequest { key: "doze_after", value: "5m", for_ms: 7 })
 (Server("acme/survival 1"), "doze_after")
-AdoptRequest { select: "cgroup:/games/*", profile: None }"#
+AdoptRequest { select: "cgroup:/games/*", profile: None }
+SavingsRequest { servers: Selector { servers: ["b&c"], profile: None }, since_at_ms: Some(5), until_at_ms: None }"#
     );
 }
 

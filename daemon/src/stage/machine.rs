@@ -204,6 +204,11 @@ impl Machine {
         if self.paper { Stage::Awake } else { self.stage }
     }
 
+    /// In mode observe: the stage that it would be in.
+    pub fn stage_on_paper(&self) -> Option<Stage> {
+        self.paper.then_some(self.stage)
+    }
+
     /// Takes an event in and gives the actions that follow, in order. `now` is the boot clock; for an
     /// observation, the time when it was made. A time before an earlier one is taken for that one.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
