@@ -7,7 +7,7 @@ pub mod config;
 pub mod discover;
 pub mod door;
 pub mod evidence;
-mod failpoint;
+pub mod failpoint;
 pub mod guard;
 pub mod limits;
 pub mod memory;

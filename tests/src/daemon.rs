@@ -166,23 +166,23 @@ impl Daemon {
 
     /// Runs the guard beside it.
     pub fn start_guard(&mut self, more: &[&str]) -> Result<()> {
-        let mut command = Command::new(sibling("dormouse-guard")?);
-        self.guard_paths(&mut command);
-        command.arg("run").args(more);
+        let mut command = self.guard_program("run")?;
+        command.args(more);
         self.guard = Some(Process::spawn("dormouse-guard", command, Place::default())?);
         Ok(())
     }
 
-    fn guard_paths(&self, command: &mut Command) {
+    /// `dormouse-guard VERB` with this daemon's paths, for those who run it in a way of their own.
+    pub fn guard_program(&self, verb: &str) -> Result<Command> {
+        let mut command = Command::new(sibling("dormouse-guard")?);
         command.arg("--run-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
-        command.arg("--pin-dir").arg(&self.pin_dir);
+        command.arg("--pin-dir").arg(&self.pin_dir).arg(verb);
+        Ok(command)
     }
 
     /// `dormouse-guard off` or `on`; what it printed.
     pub fn guard_command(&self, verb: &str, netns: &Netns) -> Result<String> {
-        let mut command = Command::new(sibling("dormouse-guard")?);
-        self.guard_paths(&mut command);
-        command.arg(verb);
+        let mut command = self.guard_program(verb)?;
         let output = netns.run(|| command.output())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         anyhow::ensure!(
@@ -269,7 +269,6 @@ impl Drop for Daemon {
         }
         self.guard = None;
         self.process = None;
-        let _ = fs::remove_dir_all(self.pin_dir.join(dormouse_abi::LAYOUT).join("links"));
         let _ = fs::remove_dir_all(&self.pin_dir);
     }
 }

@@ -17,6 +17,7 @@ pub mod process;
 pub mod programs;
 pub mod servers;
 pub mod stand;
+pub mod steps;
 pub mod swap;
 pub mod topology;
 

@@ -42,7 +42,8 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Nothing is managed yet but all is written: [`Stand::start`] runs the daemon.
+    /// Nothing is managed yet but all is written: [`Stand::start`] runs the daemon. With limits beyond
+    /// [`QUICK`].
     ///
     /// # Errors
     /// Not root, or a tool is missing.
@@ -55,8 +56,16 @@ impl Stand {
     /// # Errors
     /// As there.
     pub fn prepare_on(node: Node, limits: &str) -> Result<Self> {
+        Self::prepare_with(node, "stale_after = \"300ms\"", &format!("{QUICK}{limits}"))
+    }
+
+    /// With lines of `dormoused.toml` and all limits of the caller's.
+    ///
+    /// # Errors
+    /// As [`Stand::prepare`].
+    pub fn prepare_with(node: Node, node_config: &str, limits: &str) -> Result<Self> {
         let daemon = Daemon::prepare()?;
-        daemon.configure("stale_after = \"300ms\"")?;
+        daemon.configure(node_config)?;
         let mut pots = vec![];
         for (index, pod) in node.pods.iter().enumerate() {
             let cgroup = Cgroup::create("echo")?;
@@ -65,22 +74,30 @@ impl Stand {
         }
         let stand = Self { daemon, pots, node };
         for index in 0..stand.pots.len() {
-            stand.write_file(index, limits)?;
+            stand.write_limits(index, limits)?;
         }
         Ok(stand)
     }
 
-    /// Writes (or writes anew) the server file of a pot.
+    /// Writes (or writes anew) the server file of a pot, with limits beyond [`QUICK`].
     ///
     /// # Errors
     /// The directory can't be written.
     pub fn write_file(&self, index: usize, limits: &str) -> Result<()> {
+        self.write_limits(index, &format!("{QUICK}{limits}"))
+    }
+
+    /// Writes the server file of a pot, with all its limits.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub fn write_limits(&self, index: usize, limits: &str) -> Result<()> {
         self.daemon.manage(&ServerFile {
             name: &self.pots[index].name,
             profile: "generic-tcp",
             cgroup: &self.pots[index].cgroup,
             ports: &["tcp/7100", "udp/7100"],
-            limits: &format!("{QUICK}{limits}"),
+            limits,
         })
     }
 

@@ -179,8 +179,9 @@ impl Place {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
             let pin = self.node.door().cgroup_pin(&found.cgroup)?;
             self.note(wanted, [Change::Pin { path: pin.clone() }])?;
+            failpoint::at("cgroup-logged");
+            pins.push(pin.clone());
             self.node.door().attach_cgroup(&found.cgroup, &pin)?;
-            pins.push(pin);
             for scope in tree_ids(&found.cgroup)
                 .map_err(|source| BringUpError::Read { path: found.cgroup.clone(), source })?
             {
@@ -196,18 +197,16 @@ impl Place {
                 }
                 Ok(veths) => {
                     for veth in veths {
-                        failpoint::at("attach-begun");
                         let attachment = self.node.door().plan(veth.host_end.ifindex)?;
                         // The way back in the log is walked from its end: the qdisc goes after its filters.
                         self.note(wanted, attachment.changes().into_iter().rev())?;
-                        failpoint::at("attach-noted");
+                        failpoint::at("attach-logged");
                         let attached = self.node.door().attach(&attachment);
                         attachments.push(attachment);
                         attached?;
                         failpoint::at("attach-done");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
-                        failpoint::at("watched");
                         match routable(&veth) {
                             Ok(routable) => {
                                 address = routable;
@@ -236,12 +235,14 @@ impl Place {
             sockets,
         ));
         self.node.settle(&sleeper);
+        failpoint::at("adopt-settled");
         if !sleeps_on {
             if let Err(error) = sleeper.wake_waiting() {
                 tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
             }
             sleeper.put_back_limits();
         }
+        failpoint::at("bring-up-done");
         Ok(Brought {
             found,
             controllers,
@@ -260,6 +261,7 @@ impl Place {
     pub fn take_down(&self, brought: &Brought) {
         self.unhang(&brought.keys, &brought.attachments, &brought.pins);
         self.node.slots.set(brought.sleeper.slot, None);
+        failpoint::at("take-down-done");
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
             let is_gone = |change: &Change| match change {
@@ -286,6 +288,7 @@ impl Place {
         for key in keys {
             door.unwatch(key);
         }
+        failpoint::at("unhang-unwatched");
         let scopes: BTreeSet<u64> = door.watched().iter().map(|(key, _)| key.scope).collect();
         for attachment in attachments.iter().filter(|a| !scopes.contains(&u64::from(a.ifindex))) {
             if let Err(error) = door.detach(attachment) {
@@ -299,6 +302,7 @@ impl Place {
                 }
             }
         }
+        failpoint::at("unhang-detached");
     }
 
     fn watch(
@@ -323,6 +327,7 @@ impl Place {
             }
             door.watch(key, server)?;
             keys.push(key);
+            failpoint::at("watched");
         }
         Ok(())
     }
@@ -333,7 +338,7 @@ impl Place {
         proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
     }
 
-    /// Links and filters are changes like any other: `off` must find them.
+    /// Links, filters and qdiscs are changes like any other: `off` must find them, whoever dies meanwhile.
     fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;

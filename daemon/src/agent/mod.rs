@@ -38,7 +38,7 @@ use managed::Managed;
 use crate::{
     config::{self, Loaded},
     discover::process::Resident,
-    guard,
+    failpoint, guard,
     metrics::Metrics,
     pool::Pool,
     savings::Books,
@@ -120,6 +120,7 @@ impl Agent {
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
+                        failpoint::at("stop-begun");
                         if let Err(error) = self.books.write(unix_now_ms()) {
                             tracing::warn!("{error}");
                         }
@@ -191,6 +192,7 @@ impl Agent {
 
     /// The marker of `dormouse off` appeared: put everything back and let go.
     fn turn_off(&mut self) {
+        failpoint::at("off-seen");
         tracing::info!("dormouse is off: every server is woken and left alone until `dormouse on`");
         for (name, managed) in std::mem::take(&mut self.servers) {
             self.let_go(&name, managed);
@@ -203,6 +205,7 @@ impl Agent {
         if let Err(error) = self.place.node.door().pin_maps() {
             tracing::error!(%error, "the guard can't see this daemon and wakes who sleeps; restart dormoused");
         }
+        failpoint::at("on-pinned");
         self.reload();
     }
 

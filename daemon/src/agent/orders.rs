@@ -136,6 +136,7 @@ impl Agent {
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
             sleeper.allow_deep(cancel.clone());
+            failpoint::at("deep-begun");
             let log = sleeper.ways().log.clone();
             // Without a memory controller the machine's swap cache is counted: from the first page out to the
             // last one swept, only one server's pages may be in it.
@@ -144,6 +145,7 @@ impl Agent {
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
             let out = page_out(&group, bounds, &cancel, &mut write_limit);
+            failpoint::at("deep-done");
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
     }
@@ -409,5 +411,8 @@ fn write_with_undo(log: &crate::undo::UndoLog, path: &Path, value: &str) -> io::
     };
     let change = Change::cgroup_value(cgroup, file, value).map_err(io::Error::other)?;
     log.before(change).map_err(io::Error::other)?;
-    std::fs::write(path, value)
+    failpoint::at("swap-limit-logged");
+    std::fs::write(path, value)?;
+    failpoint::at("swap-limit-written");
+    Ok(())
 }

@@ -19,8 +19,12 @@ use super::{Agent, Journal, Message, Place, saved, signs};
 use crate::{
     config::{self, Loaded},
     discover::mounts::{CgroupRoot, MountError},
-    door::{Door, DoorError, Replayer, monotonic_ns},
-    guard,
+    door::{
+        Door, DoorError, Replayer,
+        layout::{self, LayoutError},
+        monotonic_ns,
+    },
+    failpoint, guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
     pool::Pool,
@@ -64,6 +68,8 @@ pub enum StartError {
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
     Door(#[from] DoorError),
     #[error("the socket for replays can't be opened (CAP_NET_RAW): {0}")]
     Replayer(#[source] io::Error),
@@ -94,10 +100,13 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         None => CgroupRoot::find()?,
     };
     let helper = Helper::spawn(helper)?;
+    layout::leave_others(&config.pin_dir, &config.run_dir)?;
     let door = Door::load(&config.pin_dir)?;
+    failpoint::at("door-loaded");
     let replayer = Replayer::new().map_err(StartError::Replayer)?;
     let seed = monotonic_ns() ^ u64::from(std::process::id()) << 32;
     door.configure(config.stale_after, config.guard_limit, replayer.cookie(), seed);
+    failpoint::at("door-configured");
     let (reports, mut reported) = mpsc::unbounded_channel();
     let node = Arc::new(Node::new(door, replayer, reports)?);
     let records: BTreeMap<_, _> =

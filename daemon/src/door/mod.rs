@@ -2,6 +2,7 @@
 
 mod arrays;
 mod attach;
+pub mod layout;
 mod object;
 mod proof;
 mod replay;

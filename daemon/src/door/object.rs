@@ -17,7 +17,7 @@ use aya::{
     util::KernelVersion,
 };
 use dormouse_abi::{
-    LAYOUT, NO_SERVER, node,
+    NO_SERVER, node,
     server::{Counters, Flow, FlowKey, ServerKey, ServerRef, flow_flag},
 };
 
@@ -101,7 +101,7 @@ impl Door {
     /// # Errors
     /// As [`Door::load`].
     pub fn load_with(pin_dir: &Path, hook: TcHook) -> Result<Self, DoorError> {
-        let dir = pin_dir.join(LAYOUT);
+        let dir = pin_dir.join(super::layout::name());
         is_bpffs(pin_dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         fs::create_dir_all(&dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         let mut ebpf = EbpfLoader::new()

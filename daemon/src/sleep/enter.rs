@@ -121,6 +121,7 @@ impl Sleeper {
         if looked.is_err() {
             // A vanished cgroup needs no thaw; any other failure is the guard's and `off`'s, by the log.
             if ways.freezer.thaw().is_ok() {
+                failpoint::at("doze-off-thawed");
                 self.node.clerk.done(&ways.log, vec![seq]);
             }
         }
@@ -184,7 +185,9 @@ fn slow_down(ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
     let old = throttle::read(cgroup)?;
     let new = old.throttled(percent);
     let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
+    failpoint::at("throttle-logged");
     throttle::write(cgroup, new)?;
+    failpoint::at("throttle-written");
     Ok(Asleep {
         by: DozeBy::Throttle,
         cpu_max: Some(old),

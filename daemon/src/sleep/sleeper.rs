@@ -301,6 +301,7 @@ impl Clerk {
                     Err(TryRecvError::Empty) => std::thread::sleep(CLERK_LOOKS_EVERY),
                     Err(TryRecvError::Disconnected) => return,
                 }
+                failpoint::at("clerk-done");
             }
         })?;
         Ok(Self(sender))

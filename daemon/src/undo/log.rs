@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Outcome, UndoError};
+use crate::failpoint;
 
 const FOLDER: &str = "undo";
 const NODE_FILE: &str = "node.jsonl";
@@ -183,18 +184,25 @@ impl UndoLog {
         self.play_back_those(Change::is_page_out)
     }
 
+    /// As [`Self::play_back`], but only pins below a folder.
+    pub fn unpin(&self, folder: &Path) -> Result<Played, UndoError> {
+        self.play_back_those(|change| matches!(change, Change::Pin { path } if path.starts_with(folder)))
+    }
+
     fn play_back_those(&self, wanted: impl Fn(&Change) -> bool) -> Result<Played, UndoError> {
         let contents = self.contents()?;
         let mut played = Played { unreadable: contents.unreadable, ..Played::default() };
         let mut done = Vec::new();
         for entry in contents.pending.into_iter().rev().filter(|entry| wanted(&entry.change)) {
             let outcome = entry.change.put_back();
+            failpoint::at("undo-put-back");
             if outcome.is_ok() {
                 done.push(entry.seq);
             }
             played.changes.push((entry.change, outcome));
         }
         played.unmarked = self.undone(&done).err();
+        failpoint::at("undo-marked");
         Ok(played)
     }
 
