@@ -6,6 +6,10 @@ mod object;
 mod proof;
 mod replay;
 mod ring;
+#[cfg(fuzzing)]
+pub use replay::fuzz as fuzz_replay;
+#[cfg(fuzzing)]
+pub use ring::fuzz as fuzz_record;
 
 pub use arrays::{Arrays, StateCells};
 pub use attach::Attachment;

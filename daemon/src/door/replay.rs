@@ -133,6 +133,10 @@ fn vnet_header(frame: &mut [u8], packet: &Packet, gso_size: u32) -> [u8; VNET_LE
     if packet.fragment != Fragment::Whole || frame.len() < field + 2 {
         return header;
     }
+    // An IP header that claims less than its transport header needs: the server's kernel drops it as it came.
+    if (packet.end as usize) < field + 2 {
+        return header;
+    }
     if !is_tcp && !packet.is_ipv6 && frame[field..field + 2] == [0, 0] {
         return header;
     }
@@ -173,6 +177,16 @@ fn pseudo_header_sum(frame: &[u8], packet: &Packet) -> u16 {
     sum as u16
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(gso_size: u32, frame: &[u8]) {
+    let mut frame = frame.to_vec();
+    if let Ok(packet) = headers::ethernet(&frame.as_slice()) {
+        let before = frame.len();
+        vnet_header(&mut frame, &packet, gso_size);
+        assert_eq!(frame.len(), before);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +224,18 @@ mod tests {
             assert_eq!(vnet_header(&mut frame, &packet, 0), [0; VNET_LEN]);
             assert_eq!(frame, before);
         }
+    }
+
+    #[test]
+    fn a_length_that_lies_goes_back_byte_for_byte() {
+        let mut frame = udp_frame(0x1234, 0);
+        // The total length of the IP header: less than its own header and ports.
+        frame[17] = 9;
+        let before = frame.clone();
+        let packet = parse(&frame);
+        assert!(packet.end < packet.transport);
+        assert_eq!(vnet_header(&mut frame, &packet, 0), [0; VNET_LEN]);
+        assert_eq!(frame, before);
     }
 
     #[test]
