@@ -2,6 +2,8 @@
 
 use dormouse_abi::server::Counters;
 
+use crate::sleep::Tally;
+
 /// One such counter.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rising {
@@ -26,13 +28,15 @@ macro_rules! door_totals {
             $($name: Rising,)+
             replayed: Rising,
             expired: Rising,
+            untold: Rising,
         }
 
         impl DoorTotals {
-            pub fn follow(&mut self, counters: &Counters, replayed: u64, expired: u64) {
+            pub fn follow(&mut self, counters: &Counters, tally: Tally) {
                 $(self.$name.follow(counters.$name);)+
-                self.replayed.follow(replayed);
-                self.expired.follow(expired);
+                self.replayed.follow(tally.replayed);
+                self.expired.follow(tally.expired);
+                self.untold.follow(tally.untold);
             }
         }
     };
@@ -44,7 +48,7 @@ door_totals!(
 
 impl DoorTotals {
     /// Name, help, value.
-    pub fn plain(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub fn plain(&self) -> [(&'static str, &'static str, u64); 10] {
         [
             ("packets", "Packets towards the server that the door saw", self.packets.total),
             ("packet_bytes", "Bytes of these packets", self.bytes.total),
@@ -56,6 +60,11 @@ impl DoorTotals {
                 "no_room",
                 "Packets that found no room in the ring buffer; they passed and woke",
                 self.no_room.total,
+            ),
+            (
+                "knocks_untold",
+                "Knocks that were counted and not looked at one by one, since too many came at once",
+                self.untold.total,
             ),
             ("fail_open", "Packets that passed because the heartbeat was stale", self.fail_open.total),
             ("unparsed", "Packets that could not be parsed; they passed", self.unparsed.total),
