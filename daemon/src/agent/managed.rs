@@ -11,7 +11,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{command::Phases, why};
 use tokio::sync::oneshot;
 
-use super::{bring_up::Brought, clock::boot_now};
+use super::{bring_up::Brought, clock::boot_now, waiting::Waiting};
 use crate::{
     config,
     sleep::Woken,
@@ -35,6 +35,8 @@ pub struct Managed {
     pub history: History,
     /// Clients whose bytes were noise, to be hung up on together.
     pub strangers: BTreeSet<SocketAddr>,
+    /// Clients who may be players.
+    pub waiting: Waiting,
     /// Operators who wait for the answer to `sleep`.
     pub asked_to_sleep: Vec<oneshot::Sender<Result<Stage, Refusal>>>,
     /// Operators who wait until it is awake.
@@ -106,6 +108,7 @@ impl Managed {
             connections_came: false,
             history: History::default(),
             strangers: BTreeSet::new(),
+            waiting: Waiting::default(),
             asked_to_sleep: vec![],
             asked_to_wake: vec![],
         }
