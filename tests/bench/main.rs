@@ -2,6 +2,8 @@
 //! through `scripts/bench`; needs root.
 
 mod fastpath;
+mod flood;
+mod idle;
 mod login;
 mod report;
 mod scans;
@@ -31,6 +33,11 @@ enum Name {
     WakeDoze,
     /// Scans, pings and probes at sleeping servers.
     Scans,
+    /// A flood of SYNs at a sleeper, with conntrack before it.
+    Flood,
+    /// Five hundred sleepers and quiet; then a hundred players at once.
+    #[value(name = "idle-500")]
+    Idle,
 }
 
 fn main() -> Result<ExitCode> {
@@ -40,6 +47,8 @@ fn main() -> Result<ExitCode> {
         Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
         Name::Scans => ("scans", scans::run(args.quick)?),
+        Name::Flood => ("flood", flood::run(args.quick)?),
+        Name::Idle => ("idle-500", idle::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

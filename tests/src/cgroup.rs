@@ -23,6 +23,13 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// A cgroup below this one; to be dropped before it.
+    pub fn child(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self { path })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

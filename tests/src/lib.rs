@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod clients;
 pub mod daemon;
+pub mod herd;
 pub mod netns;
 pub mod owner;
 pub mod process;
@@ -14,6 +15,7 @@ pub mod servers;
 pub mod stand;
 pub mod swap;
 pub mod topology;
+pub mod weight;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

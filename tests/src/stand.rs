@@ -73,7 +73,7 @@ impl Stand {
             profile: "generic-tcp",
             cgroup: &self.pots[index].cgroup,
             ports: &["tcp/7100", "udp/7100"],
-            limits: &format!("{QUICK}{limits}"),
+            limits: &quick_but(limits),
         })
     }
 
@@ -82,7 +82,16 @@ impl Stand {
     /// # Errors
     /// It does not come up.
     pub fn start(&mut self) -> Result<()> {
-        self.start_daemon()?;
+        let command = self.daemon.command()?;
+        self.start_as(command)
+    }
+
+    /// [`Stand::start`] by a command line of the caller's.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_as(&mut self, command: Command) -> Result<()> {
+        self.daemon.start_as(&self.node.netns, command)?;
         for pot in &self.pots {
             self.daemon.wait_for(&pot.name, Stage::Awake, SOON)?;
         }
@@ -195,6 +204,14 @@ impl Stand {
         }
         Ok(text)
     }
+}
+
+/// [`QUICK`], less what `limits` says otherwise, and `limits`.
+fn quick_but(limits: &str) -> String {
+    let key = |line: &str| line.split_once(" = ").map(|(key, _)| key.to_owned());
+    let said: Vec<_> = limits.lines().filter_map(key).collect();
+    let kept = QUICK.lines().filter(|line| key(line).is_none_or(|key| !said.contains(&key)));
+    kept.chain(limits.lines()).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// A player by UDP from the namespace of the caller; how many datagrams it took.
