@@ -8,6 +8,8 @@ pub mod discover;
 pub mod door;
 pub mod evidence;
 pub mod failpoint;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod guard;
 pub mod limits;
 pub mod memory;

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -84,6 +85,29 @@ impl Daemon {
         let text = fs::read_to_string(&path)?;
         fs::write(path, format!("{text}{lines}\n"))?;
         Ok(())
+    }
+
+    /// Lets it serve its metrics at the usual place of its own namespace; before the start.
+    pub fn serve_metrics(&self) -> Result<()> {
+        let path = self.path("dormoused.toml");
+        let text = fs::read_to_string(&path)?;
+        fs::write(path, text.replace("metrics_listen = \"never\"\n", ""))?;
+        Ok(())
+    }
+
+    /// One of its counters or gauges now, over all series whose labels contain `label`.
+    pub fn metric(&self, netns: &Netns, name: &str, label: &str) -> Result<f64> {
+        let text = netns.run(|| -> Result<String> {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9877").context("metrics")?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix("dormouse_")?.strip_prefix(name));
+        let series = lines.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+        let values = series.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Ok(values.sum())
     }
 
     /// Writes a server file in mode full, with everything vouched for.

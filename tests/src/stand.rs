@@ -56,7 +56,7 @@ impl Stand {
     /// # Errors
     /// As there.
     pub fn prepare_on(node: Node, limits: &str) -> Result<Self> {
-        Self::prepare_with(node, "stale_after = \"300ms\"", &format!("{QUICK}{limits}"))
+        Self::prepare_with(node, "stale_after = \"300ms\"", &quick_but(limits))
     }
 
     /// With lines of `dormoused.toml` and all limits of the caller's.
@@ -84,7 +84,7 @@ impl Stand {
     /// # Errors
     /// The directory can't be written.
     pub fn write_file(&self, index: usize, limits: &str) -> Result<()> {
-        self.write_limits(index, &format!("{QUICK}{limits}"))
+        self.write_limits(index, &quick_but(limits))
     }
 
     /// Writes the server file of a pot, with all its limits.
@@ -106,8 +106,8 @@ impl Stand {
     /// # Errors
     /// It does not come up.
     pub fn start(&mut self) -> Result<()> {
-        self.start_daemon()?;
-        self.watched()
+        let command = self.daemon.command()?;
+        self.start_as(command)
     }
 
     /// As [`Stand::start`], with a daemon that looks at its servers once an hour, unless something makes it look.
@@ -117,11 +117,15 @@ impl Stand {
     pub fn start_blind(&mut self) -> Result<()> {
         let mut command = self.daemon.command()?;
         command.env("DORMOUSE_LOOK_EVERY", "3600");
-        self.daemon.start_as(&self.node.netns, command)?;
-        self.watched()
+        self.start_as(command)
     }
 
-    fn watched(&self) -> Result<()> {
+    /// [`Stand::start`] by a command line of the caller's.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_as(&mut self, command: Command) -> Result<()> {
+        self.daemon.start_as(&self.node.netns, command)?;
         for pot in &self.pots {
             self.daemon.wait_for(&pot.name, Stage::Awake, SOON)?;
         }
@@ -234,6 +238,14 @@ impl Stand {
         }
         Ok(text)
     }
+}
+
+/// [`QUICK`], less what `limits` says otherwise, and `limits`.
+fn quick_but(limits: &str) -> String {
+    let key = |line: &str| line.split_once(" = ").map(|(key, _)| key.to_owned());
+    let said: Vec<_> = limits.lines().filter_map(key).collect();
+    let kept = QUICK.lines().filter(|line| key(line).is_none_or(|key| !said.contains(&key)));
+    kept.chain(limits.lines()).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// A player by UDP from the namespace of the caller; how many datagrams it took.

@@ -1,4 +1,4 @@
-//! A login between any two steps of falling asleep and of waking; floods while players join.
+//! A login between any two steps of falling asleep and of waking.
 
 use std::{
     io::{Read, Write},
@@ -278,65 +278,4 @@ fn players_around_the_time_of_the_doze_get_in() {
         }
     });
     assert_eq!(lost.load(SeqCst), 0, "{}", stand.daemon.log());
-}
-
-/// A flood of datagrams from many sources on one sleeper and a source that knocks forever on another: players get in
-/// at these and at a third, and the daemon's memory is bounded.
-#[test]
-fn floods_keep_nobody_out() {
-    let mut stand = Stand::prepare(3, "").unwrap();
-    stand.start().unwrap();
-    stand.doze_all().unwrap();
-    let pid = stand.daemon.process.as_ref().unwrap().pid();
-    let before = resident(pid);
-    let flooding = AtomicBool::new(true);
-    thread::scope(|scope| {
-        let (stand, flooding) = (&stand, &flooding);
-        scope.spawn(move || {
-            stand.node.client.run(|| {
-                // Addresses of the client's own network, each with many ports.
-                for source in 0..200u32 {
-                    let to = stand.address(0);
-                    for _ in 0..25 {
-                        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                        for _ in 0..10 {
-                            let _ = socket.send_to(&source.to_ne_bytes(), to);
-                        }
-                    }
-                }
-            });
-        });
-        scope.spawn(move || {
-            stand.node.client.run(|| {
-                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                while flooding.load(SeqCst) {
-                    let _ = socket.send_to(&[0; 1200], stand.address(1));
-                    let _ = TcpStream::connect_timeout(&stand.address(1), Duration::from_millis(100));
-                }
-            });
-        });
-        for _ in 0..5 {
-            for index in 0..3 {
-                stand.tcp(index).unwrap();
-                stand.udp(index).unwrap();
-            }
-        }
-        flooding.store(false, SeqCst);
-    });
-    let grown = resident(pid).saturating_sub(before);
-    assert!(grown < 32 << 20, "the daemon grew by {} KiB", grown >> 10);
-    stand
-        .wait_until("all is as ever", || {
-            stand.doze_all()?;
-            ensure!(stand.tcp(2)?.retransmissions == 0);
-            Ok(())
-        })
-        .unwrap();
-}
-
-/// Private memory: the maps, which are shared, are bounded by themselves.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }

@@ -14,6 +14,7 @@ use dormouse_packet::{
     Game,
     headers::{TCP, UDP},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     act::{
@@ -22,11 +23,11 @@ use crate::{
     },
     discover::{
         self,
-        link::{self, HostEnd},
+        link::{self, HostEnd, RoadError},
         mounts::{CgroupRoot, Controllers, MountError},
         netlink::NetlinkError,
         probers::tree_ids,
-        process::ProcessError,
+        process::{Held, ProcessError},
         resolve::{Found, ResolveError},
         selector::Selector,
         sockets,
@@ -75,6 +76,10 @@ impl fmt::Display for Port {
 /// A server that was found.
 pub struct Brought {
     pub found: Found,
+    /// Its main process.
+    pub main: Held,
+    /// The inode of its cgroup's directory, which no other cgroup has.
+    pub cgroup_id: u64,
     pub controllers: Controllers,
     pub ports: Vec<Port>,
     pub sleeper: Arc<Sleeper>,
@@ -94,7 +99,13 @@ pub struct Place {
     pub helper: Helper,
     pub run_dir: PathBuf,
     pub node: Arc<Node>,
+    /// Errands that nobody waits for (finding a server, gathering evidence, putting it to sleep): hundreds of
+    /// servers may need one at the same moment, and hundreds of threads would cost more than they bring.
+    pub errands: Arc<Semaphore>,
 }
+
+/// How many errands run at once: each mostly waits for the kernel.
+pub const ERRANDS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BringUpError {
@@ -106,6 +117,8 @@ pub enum BringUpError {
     Netns(#[from] NetnsError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Road(#[from] RoadError),
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
@@ -169,6 +182,7 @@ impl Place {
         pins: &mut Vec<PathBuf>,
     ) -> Result<Brought, BringUpError> {
         let found = wanted.selector.resolve(&self.root)?;
+        let main = Held::of(found.main)?;
         let controllers = Controllers::of(&found.cgroup)?;
         let mut sockets = discover::namespace_sockets(&found, &self.helper)?;
         let ports = ports(wanted, &found, &mut sockets)?;
@@ -192,6 +206,8 @@ impl Place {
         if !found.host_network {
             let mut own = NamespaceSockets::own()?;
             match link::roads(&mut sockets, &mut own.route)?.all_through_doors() {
+                // Nothing to stand in front of yet (or any more): looked for again until there is.
+                Err(none @ RoadError::NoRoad) => return Err(none.into()),
                 Err(missed) => {
                     obstacle = Some(Obstacle { code: "door-not-on-path", text: missed.to_string() });
                 }
@@ -223,6 +239,7 @@ impl Place {
         let freezer = Freezer::open(&found.cgroup)?;
         let asleep = asleep_by_log(&log, &freezer)?;
         let sleeps_on = wanted.adopt && asleep.as_ref().is_some_and(|asleep| is_true(asleep, &freezer));
+        let cgroup_id = freezer.inode();
         let ways = Ways { freezer, log, asleep };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
@@ -245,6 +262,8 @@ impl Place {
         failpoint::at("bring-up-done");
         Ok(Brought {
             found,
+            main,
+            cgroup_id,
             controllers,
             ports,
             sleeper,

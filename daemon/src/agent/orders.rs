@@ -99,6 +99,18 @@ impl Agent {
         });
     }
 
+    /// [`Agent::order`], when its turn comes.
+    fn order_in_turn(&self, name: &str, work: impl FnOnce(&Sleeper) -> Done + Send + 'static) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let (server, generation, outbox) = (name.to_owned(), managed.generation, self.outbox.clone());
+        self.errand(move || {
+            let done = work(&sleeper);
+            let _ = outbox.send(Message::Done { server, generation, done });
+        });
+    }
+
     fn enter_doze(&mut self, name: &str, by: DozeBy) {
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
@@ -106,7 +118,7 @@ impl Agent {
         let cgroup = here.brought.found.cgroup.clone();
         let decided_ns = monotonic_ns();
         let paths = self.paths.clone();
-        self.order(name, move |sleeper| {
+        self.order_in_turn(name, move |sleeper| {
             if paths.is_off() {
                 return Done::DozeAborted(Err("dormouse is off"));
             }

@@ -13,9 +13,9 @@ use std::{
 };
 
 use dormouse_abi::node;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Agent, Journal, Message, Place, saved, signs};
+use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
 use crate::{
     config::{self, Loaded},
     discover::mounts::{CgroupRoot, MountError},
@@ -58,6 +58,17 @@ impl Handle {
         let (done, stopped) = oneshot::channel();
         let _ = self.outbox.send(Message::Stop(done));
         let _ = stopped.await;
+    }
+}
+
+impl metrics::Refresh for Handle {
+    /// An agent that is busy is waited for, but not long: old numbers are better than none.
+    async fn refresh(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (done, measured) = oneshot::channel();
+        if self.outbox.send(Message::Measure(done)).is_ok() {
+            let _ = tokio::time::timeout(PATIENCE, measured).await;
+        }
     }
 }
 
@@ -129,7 +140,8 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     if let Err(error) = signs::watch_links(outbox.clone()) {
         tracing::warn!(%error, "lost veths will be noticed late");
     }
-    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let errands = Arc::new(Semaphore::new(ERRANDS));
+    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node, errands });
     let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {
         outbox: outbox.clone(),
@@ -143,7 +155,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     features::tell(&features);
     metrics.kernel_features(&features);
     if let Some(address) = config.metrics_listen {
-        serve_metrics(address, &metrics);
+        serve_metrics(address, &metrics, handle.clone());
     }
     let operator = Arc::new(handle.clone());
     tokio::spawn(async move {
@@ -177,12 +189,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
 }
 
 /// Metrics are worth having, not worth failing for: who asks in vain finds the reason in the log.
-fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) {
+fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>, source: Handle) {
     let metrics = Arc::clone(metrics);
     tokio::spawn(async move {
         match metrics::bind(address).await {
             Ok(listener) => {
-                if let Err(error) = metrics::serve(listener, metrics).await {
+                if let Err(error) = metrics::serve(listener, metrics, source).await {
                     tracing::error!(%error, "metrics are no longer served");
                 }
             }

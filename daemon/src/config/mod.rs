@@ -25,6 +25,8 @@ pub use hooks::{Action, Hook, Hooks, Rcon};
 pub use layers::{Explained, Layer, LayerPatch, LayerValue, explain, merge};
 pub use load::{Loaded, load};
 pub use node::Node;
+#[cfg(fuzzing)]
+pub use overrides::fuzz as fuzz_overrides;
 pub use overrides::{Override, get, set, unset};
 pub use profile::{Profile, Ready, Save, SaveCommand, Verified, Watchdog, WatchdogCheck};
 pub use server::{Assertions, Selector, Server, ServerFile, ServerPort};

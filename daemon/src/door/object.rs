@@ -235,8 +235,8 @@ impl Door {
     }
 
     /// Every flow that is remembered. Walks the whole map: for a question of an operator, not for a tick.
-    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.flows.iter().filter_map(Result::ok).collect()
+    pub fn flows(&self) -> impl Iterator<Item = (FlowKey, Flow)> + '_ {
+        self.flows.iter().filter_map(Result::ok)
     }
 
     /// A remembered flow.

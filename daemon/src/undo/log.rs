@@ -324,6 +324,20 @@ fn decode(encoded: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let parsed = Parsed::of(bytes);
+    assert!(parsed.whole <= bytes.len());
+    for entry in parsed.pending.values() {
+        let line = serde_json::to_vec(&Line::Before(entry.clone())).expect("what was read can be written");
+        assert!(matches!(serde_json::from_slice(&line), Ok(Line::Before(again)) if again == *entry));
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = decode(text);
+        assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
