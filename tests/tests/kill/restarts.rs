@@ -131,10 +131,7 @@ fn join(stand: &Stand, index: usize, by_udp: bool) -> (Duration, u32) {
             tally::entered(started.elapsed());
             (started.elapsed(), again)
         }
-        Err(error) => {
-            tally::refused();
-            panic!("server {index}: {error:#}");
-        }
+        Err(error) => tally::refused(&format!("server {index}: {error:#}")),
     }
 }
 
