@@ -115,8 +115,7 @@ impl Case {
             tally::point(step);
             // Who was on his way when it died gets in as well.
             if let Err(error) = actor.join().unwrap() {
-                tally::refused();
-                eprintln!("{step}, as it died: {error:#}\n{}", stand.daemon.log());
+                tally::refused(&format!("{step}, as it died: {error:#}\n{}", stand.daemon.log()));
             }
         });
         self.stand.daemon.process = None;
@@ -127,10 +126,7 @@ impl Case {
         let started = Instant::now();
         match self.stand.tcp(index) {
             Ok(_) => tally::entered(started.elapsed()),
-            Err(error) => {
-                tally::refused();
-                eprintln!("{what}: server {index}: {error:#}");
-            }
+            Err(error) => tally::refused(&format!("{what}: server {index}: {error:#}")),
         }
     }
 
@@ -142,8 +138,7 @@ impl Case {
             Ok(())
         };
         if let Err(error) = self.stand.wait_until(what, awake) {
-            tally::stuck();
-            eprintln!("{what}: {error:#}");
+            tally::stuck(&format!("{what}: {error:#}"));
         }
     }
 
@@ -152,8 +147,10 @@ impl Case {
         for index in 0..self.stand.pots.len() {
             self.enter(what, index);
             if let Err(error) = self.stand.udp(index) {
-                tally::refused();
-                eprintln!("{what}: server {index} by UDP: {error:#}\n{}", self.stand.daemon.log());
+                tally::refused(&format!(
+                    "{what}: server {index} by UDP: {error:#}\n{}",
+                    self.stand.daemon.log()
+                ));
             }
         }
     }
@@ -166,9 +163,7 @@ impl Case {
         self.stand.daemon.guard = None;
         let said = self.stand.daemon.guard_command("off", &self.stand.node.netns).unwrap();
         let after = self.stand.snapshot().unwrap();
-        if tally::restored(&self.before, &after) > 0 {
-            eprintln!("{what}: `off` said\n{said}and left\n{after}instead of\n{}", self.before);
-        }
+        tally::restored(&self.before, &after, &format!("{what}: {said}"));
         self.stand.daemon.guard_command("on", &self.stand.node.netns).unwrap();
         self.guard();
     }

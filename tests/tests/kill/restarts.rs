@@ -119,19 +119,19 @@ fn who_was_parked_while_no_daemon_ran_gets_in() {
 fn join(stand: &Stand, index: usize, by_udp: bool) -> (Duration, u32) {
     let to: SocketAddr = stand.address(index);
     let started = Instant::now();
-    let again = stand.node.client.run(|| match by_udp {
-        true => udp_until_answered(to).map(|sent| sent - 1),
-        false => clients::echo::tcp(to, b"let me in", SOON).map(|answer| answer.retransmissions),
+    let again = stand.node.client.run(|| {
+        if by_udp {
+            udp_until_answered(to).map(|sent| sent - 1)
+        } else {
+            clients::echo::tcp(to, b"let me in", SOON).map(|answer| answer.retransmissions)
+        }
     });
     match again {
         Ok(again) => {
             tally::entered(started.elapsed());
             (started.elapsed(), again)
         }
-        Err(error) => {
-            tally::refused();
-            panic!("server {index}: {error:#}");
-        }
+        Err(error) => tally::refused(&format!("server {index}: {error:#}")),
     }
 }
 

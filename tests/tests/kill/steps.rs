@@ -145,8 +145,7 @@ fn with_the_guard_dead_as_well() {
                 dormouse_tests::process::Process::spawn("dormoused", command, place).unwrap()
             });
             if let Err(error) = player.join().unwrap() {
-                tally::refused();
-                eprintln!("{what}: {error:#}");
+                tally::refused(&format!("{what}: {error:#}"));
             }
             drop((revived, daemon));
         });
@@ -175,8 +174,7 @@ fn a_doze_that_is_called_off() {
             drop(held);
             tally::point(step);
             if let Err(error) = player.join().unwrap() {
-                tally::refused();
-                eprintln!("{step}: {error:#}");
+                tally::refused(&format!("{step}: {error:#}"));
             }
         });
         case.stand.daemon.process = None;

@@ -33,14 +33,22 @@ pub fn point(name: &str) {
     });
 }
 
-/// A server was frozen for longer than the guard allows.
-pub fn stuck() {
+/// A server was frozen for longer than the guard allows: counted, and the end of this test.
+///
+/// # Panics
+/// Always.
+pub fn stuck(what: &str) -> ! {
     with(|tally| tally.stuck += 1);
+    panic!("stuck: {what}");
 }
 
-/// A player did not get in.
-pub fn refused() {
+/// A player did not get in: counted, and the end of this test.
+///
+/// # Panics
+/// Always.
+pub fn refused(what: &str) -> ! {
     with(|tally| tally.refused += 1);
+    panic!("refused: {what}");
 }
 
 /// A player got in, so long after the first packet.
@@ -48,12 +56,15 @@ pub fn entered(after: Duration) {
     with(|tally| tally.entries.push(after));
 }
 
-/// `off` left the node with this instead of that; how many bytes differ.
-pub fn restored(before: &str, after: &str) -> usize {
+/// What the node was before, and what `off` left it as; `said` tells of `off`.
+///
+/// # Panics
+/// They differ; so many bytes are counted.
+pub fn restored(before: &str, after: &str, said: &str) {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
-    let differ = lines(before).symmetric_difference(&lines(after)).map(String::len).sum();
+    let differ: usize = lines(before).symmetric_difference(&lines(after)).map(String::len).sum();
     with(|tally| tally.unrestored += differ);
-    differ
+    assert_eq!(before, after, "not restored: {said}");
 }
 
 extern "C" fn print() {
