@@ -84,7 +84,7 @@ impl Agent {
         let is_told = |managed: &Managed| {
             managed.here().is_some_and(|here| {
                 here.machine.stage().by().is_some()
-                    && here.brought.found.main.is_told_to_stop()
+                    && here.brought.main.is_told_to_stop()
                     && here.brought.found.main.is_alive()
             })
         };

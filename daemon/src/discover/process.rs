@@ -1,7 +1,9 @@
 //! A server's processes: who they are, whether they are still the same ones, what they use.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,16 +74,6 @@ impl ProcessId {
         Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
     }
 
-    /// Whether SIGTERM waits for it, as it does in a frozen cgroup until the thaw (`ShdPnd` of proc_pid_status(5)).
-    pub fn is_told_to_stop(self) -> bool {
-        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        pending
-            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .is_some_and(|mask| mask & SIGTERM != 0)
-    }
-
     /// Time since it was started.
     pub fn age(self) -> Result<Duration, ProcessError> {
         let path = PathBuf::from("/proc/uptime");
@@ -113,10 +105,13 @@ impl ProcessId {
     }
 }
 
-/// A process held by a descriptor: whether it has ended is one poll(2) and no file of /proc, which is looked at
-/// for every server every few seconds.
+/// A process held by descriptors, since hundreds are looked at every few seconds: whether it has ended is one poll(2),
+/// and what waits for it one read of a file that is open already.
 #[derive(Debug)]
-pub struct Held(OwnedFd);
+pub struct Held {
+    end: OwnedFd,
+    status: File,
+}
 
 impl Held {
     /// # Errors
@@ -136,13 +131,29 @@ impl Held {
             }
             OwnedFd::from_raw_fd(fd as i32)
         };
-        // The number could have become another process's before the descriptor was opened.
-        if process.is_alive() { Ok(Self(fd)) } else { Err(ProcessError::Gone { pid }) }
+        let path = PathBuf::from(format!("/proc/{pid}/status"));
+        let status = File::open(&path).map_err(|source| {
+            if gone(&source) { ProcessError::Gone { pid } } else { ProcessError::Read { path, source } }
+        })?;
+        // The number could have become another process's before the descriptors were opened.
+        if process.is_alive() { Ok(Self { end: fd, status }) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    /// Whether SIGTERM waits for it, as it does in a frozen cgroup until the thaw (`ShdPnd` of
+    /// proc_pid_status(5)). One that has ended is told nothing: the read gives ESRCH.
+    pub fn is_told_to_stop(&self) -> bool {
+        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
+        let mut text = [0; 4096];
+        let len = self.status.read_at(&mut text, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..len]);
+        let mask = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask & SIGTERM != 0)
     }
 
     /// A zombie has ended.
     pub fn has_ended(&self) -> bool {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }
@@ -285,7 +296,7 @@ mod tests {
         let pid = victim.pid();
         drop(victim);
         assert!(!id.is_alive());
-        assert!(held.has_ended());
+        assert!(held.has_ended() && !held.is_told_to_stop());
         assert!(matches!(Held::of(id), Err(ProcessError::Gone { .. })));
         assert!(matches!(ProcessId::of(pid), Err(ProcessError::Gone { .. })));
         assert!(is_empty(cgroup.path()).unwrap());
