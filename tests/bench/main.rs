@@ -3,6 +3,7 @@
 
 mod fastpath;
 mod login;
+mod memory;
 mod report;
 mod scans;
 mod sleepers;
@@ -31,6 +32,8 @@ enum Name {
     WakeDoze,
     /// Scans, pings and probes at sleeping servers.
     Scans,
+    /// Memory back from deep against plain demand paging.
+    SwapIn,
 }
 
 fn main() -> Result<ExitCode> {
@@ -40,6 +43,7 @@ fn main() -> Result<ExitCode> {
         Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
         Name::Scans => ("scans", scans::run(args.quick)?),
+        Name::SwapIn => ("swap-in", memory::swap_in::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -166,7 +166,10 @@ impl Agent {
         managed.cpu = None;
         managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine }));
         managed.next_look = Instant::now();
-        if let Some(here) = managed.here() {
+        self.adopt_memory(name);
+        if let Some(managed) = self.servers.get_mut(name)
+            && let Some(here) = managed.here()
+        {
             managed.history.counters_then =
                 self.place.node.door().counters(here.brought.sleeper.slot).unwrap_or_default();
         }

@@ -14,11 +14,11 @@ use super::advise::{Advice, Target};
 use super::group::Group;
 use super::page_out::{Bounds, PagedOut, Stop, page_out, write_out};
 use super::pagemap::{Pagemap, State};
-use super::prefetch::{Prefetched, Progress, prefetch};
+use super::prefetch::{Beside, Prefetched, Progress, prefetch};
 use super::ranges::Span;
 use super::regions::{Regions, Skip};
 use super::swap::{Facts, zram_used};
-use super::working_set::{ProcessKey, Wake, WorkingSets};
+use super::working_set::{Looks, Wake, WorkingSets};
 use super::{Cancel, Error, ranges};
 
 const MIB: u64 = 1 << 20;
@@ -187,10 +187,16 @@ impl Victim {
         let (progress, cancel) = (Progress::default(), Cancel::default());
         let pids = [self.pid()];
         thread::scope(|scope| {
-            let work = scope.spawn(|| prefetch(&pids, sets, &progress, &cancel));
+            let work = scope.spawn(|| prefetch(&pids, sets, Beside::Server, u64::MAX, &progress, &cancel));
             self.freeze(false);
             work.join().unwrap()
         })
+    }
+
+    fn record(&self, sets: &mut WorkingSets, wake: Wake) {
+        let mut looks = Looks::new(wake);
+        looks.look(self.pid()).unwrap();
+        sets.record(looks);
     }
 
     fn bytes(&self, state: State) -> u64 {
@@ -259,8 +265,8 @@ fn a_sleeper_hands_back_its_memory_and_gets_its_working_set_back() {
         assert!(wake.failed.is_empty() && !wake.cancelled);
         assert_eq!(wake.wake, expected);
         assert_eq!(victim.ask("touch 16"), "touched");
-        sets.record(victim.pid(), wake.wake).unwrap();
-        let set = ranges::total(&sets.get(ProcessKey::of(victim.pid()).unwrap()).unwrap());
+        victim.record(&mut sets, wake.wake);
+        let set = sets.bytes();
         assert!((64 * MIB..96 * MIB).contains(&set), "a quarter of 256 MiB was touched, {set} recorded");
         if wake.wake == Wake::Mapped {
             assert!(wake.wanted >= 64 * MIB, "{wake:?}");
@@ -279,7 +285,7 @@ fn compressed_memory_is_counted_against_what_it_saves() {
     let mut victim = Victim::new(64, "plain");
     let sum = victim.ask("sum");
     let mut sets = WorkingSets::default();
-    sets.record(victim.pid(), Wake::Learning).unwrap();
+    victim.record(&mut sets, Wake::Learning);
     let pool = zram_used();
     victim.freeze(true);
     let out = victim.page_out(&Cancel::default());
@@ -397,7 +403,7 @@ fn two_thousand_mappings_and_a_hole_are_no_obstacle() {
     let mut sets = WorkingSets::default();
     victim.freeze(false);
     victim.ask("touch 64");
-    sets.record(victim.pid(), Wake::Learning).unwrap();
+    victim.record(&mut sets, Wake::Learning);
     assert_eq!(victim.ask("hole 20"), "closed");
     let sum = victim.ask("sum");
     victim.freeze(true);
@@ -459,6 +465,8 @@ fn a_process_that_ends_meanwhile_is_no_error() {
     let gone = prefetch(
         &[victim.child.id() as i32],
         &WorkingSets::default(),
+        Beside::Server,
+        u64::MAX,
         &Progress::default(),
         &Cancel::default(),
     );

@@ -20,6 +20,7 @@ use crate::{
     door::{Knock, Record, monotonic_ns},
     failpoint,
     limits::FirstSpeaker,
+    memory::prefetch::Prefetched,
 };
 
 /// How long a flag may stand before it is seen, when the ring had no room to tell of it.
@@ -44,6 +45,8 @@ pub enum Report {
     Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
+    /// A deep sleeper's working set is there again.
+    BroughtBack { slot: u32, done: Arc<Prefetched> },
     /// A handshake with a server that speaks first: is it true? Then it is a player.
     Handshake(Knock),
 }
@@ -198,7 +201,10 @@ impl Node {
         }
     }
 
-    fn wake_and_report(&self, sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) {
+    fn wake_and_report(&self, sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
+        if sleeper.wants_memory_first() {
+            return memory_first(sleeper, knocked_ns, from);
+        }
         let report = match sleeper.wake(Some(knocked_ns)) {
             Ok(None) => return,
             Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from },
@@ -231,9 +237,30 @@ impl Node {
     }
 }
 
+/// Wakes it when its memory is there, by a thread of its own: nobody else's wake waits for that.
+fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
+    if sleeper.bringing.swap(true, SeqCst) {
+        return;
+    }
+    sleeper.stop_deep();
+    let its_own = Arc::clone(sleeper);
+    let work = move || {
+        go_first();
+        its_own.bring_back_first();
+        its_own.bringing.store(false, SeqCst);
+        its_own.node.wake_and_report(&its_own, knocked_ns, from);
+    };
+    if let Err(error) = std::thread::Builder::new().name("dm-first".into()).spawn(work) {
+        tracing::warn!(server = %sleeper.name, %error, "no thread: it runs before its memory is there");
+        sleeper.run_first();
+        sleeper.bringing.store(false, SeqCst);
+        sleeper.node.wake_and_report(sleeper, knocked_ns, from);
+    }
+}
+
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and
 /// nothing that waits for a server. Without CAP_SYS_NICE wakes are as slow as the node is loaded.
-fn go_first() {
+pub(super) fn go_first() {
     const FIRST: libc::c_int = -20;
     // SAFETY: no pointers; 0 is the calling thread (setpriority(2): threads have nice values of their own).
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } != 0 {
