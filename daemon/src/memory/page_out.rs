@@ -14,7 +14,7 @@ use procfs::{Current, MemoryPressure};
 use super::advise::Advice;
 use super::group::{Group, WriteLimit};
 use super::judge::{HandedBack, Judge, swap_cached, writeback};
-use super::plan::{Moved, Plan, on_swap};
+use super::plan::{Moved, Plan, on_swap, own_in_swap_cache};
 use super::ranges;
 use super::regions::Skip;
 use super::swap::Facts;
@@ -87,7 +87,7 @@ pub struct WrittenOut {
     baseline: Baseline,
 }
 
-/// What the counters said before, in bytes.
+/// What the counters said of others before, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Baseline {
     pub(super) swap_cached: u64,
@@ -95,6 +95,14 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
+    /// The swap cache counts here as far as it is others': where the kernel counts this server alone, nothing of it;
+    /// else less what this server has there itself, of pages that it only read since its last sleep.
+    fn new(group: &Group, cached: u64, moved: &[Moved]) -> Result<Self> {
+        let others =
+            if group.has_memory_controller() { 0 } else { cached.saturating_sub(own_in_swap_cache(moved)) };
+        Ok(Self { swap_cached: others, writeback: writeback(group)? })
+    }
+
     pub(super) fn left_in_swap_cache(self, group: &Group) -> Result<u64> {
         Ok(swap_cached(group)?.saturating_sub(self.swap_cached))
     }
@@ -139,11 +147,12 @@ pub fn write_out(
     let started = Instant::now();
     let mut judge = Judge::new(group);
     let turn_held = turn(group, cancel);
-    let baseline = Baseline { swap_cached: swap_cached(group)?, writeback: writeback(group)? };
+    let cached_before = swap_cached(group)?;
     // A page that was only read since its last sleep is in the swap cache and still owns its slot. (Counted
     // for the whole machine it may be too many: the look between steps has the last word.)
     let free = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
-    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(baseline.swap_cached))?;
+    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(cached_before))?;
+    let baseline = Baseline::new(group, cached_before, &plan.moved)?;
     let mut done = PagedOut {
         anonymous: plan.anonymous,
         skipped: plan.skipped,

@@ -11,7 +11,7 @@ use super::pagemap::{Pagemap, State};
 use super::ranges::{self, Span, page_size};
 use super::swap::Facts;
 use super::working_set::{ProcessKey, Wake, WorkingSets};
-use super::{Cancel, Error, Result, regions};
+use super::{Cancel, Error, Result, regions, sweep};
 
 /// Bytes that a wake without a record brings to the swap cache. The rest comes as it is touched: reading a whole heap
 /// for a first wake would undo the saving.
@@ -109,7 +109,9 @@ fn can_ask() -> bool {
         let here = &raw const CAN as u64 & !(page_size() - 1);
         let own = [Span::new(here, here + page_size())];
         let target = Target::open(nix::unistd::getpid().as_raw());
-        target.and_then(|own_process| own_process.advise(Advice::WillNeed, &own)).is_ok_and(|a| a.refused == 0)
+        target
+            .and_then(|own_process| own_process.advise(Advice::WillNeed, &own))
+            .is_ok_and(|a| a.refused == 0)
     })
 }
 
@@ -213,6 +215,26 @@ pub fn prefetch(
     }
 }
 
+/// After a learning wake: what it asked for and the server never touched would stay in the swap cache for good. It goes
+/// out again, without I/O. Bytes.
+///
+/// # Errors
+/// [`Error::Gone`], or missing rights.
+pub fn drop_untouched(pid: i32, sets: &WorkingSets) -> Result<u64> {
+    let target = Target::open(pid)?;
+    let pagemap = Pagemap::open(pid)?;
+    let asked = match sets.get(ProcessKey::of(pid)?) {
+        Some(groups) => ranges::joined(groups.concat(), 0),
+        None => {
+            let anonymous = regions::anonymous(pid)?;
+            let (swapped, present) =
+                (pagemap.pages(State::Swapped, &anonymous)?, pagemap.pages(State::Present, &anonymous)?);
+            ranges::first(&ranges::union(&swapped, &present), UNRECORDED)
+        }
+    };
+    sweep::drop_cached(&target, &pagemap.pages(State::Swapped, &asked)?)
+}
+
 struct Work<'a> {
     targets: Vec<Target>,
     steps: Vec<Step>,
@@ -230,7 +252,8 @@ impl Work<'_> {
             Way::Map { threads } => {
                 let next = AtomicUsize::new(0);
                 thread::scope(|scope| {
-                    let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.map_next(&next))).collect();
+                    let threads: Vec<_> =
+                        (0..threads).map(|_| scope.spawn(|| self.map_next(&next))).collect();
                     threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
                 })
             }
@@ -243,7 +266,10 @@ impl Work<'_> {
         for (current, step) in self.steps.iter().enumerate() {
             while asked < self.steps.len().min(current + 1 + self.ahead) && !self.cancel.is_cancelled() {
                 let next = &self.steps[asked];
-                failed.note(next.target, self.targets[next.target].advise(Advice::WillNeed, &next.pages).map(drop));
+                failed.note(
+                    next.target,
+                    self.targets[next.target].advise(Advice::WillNeed, &next.pages).map(drop),
+                );
                 asked += 1;
             }
             if self.cancel.is_cancelled() {

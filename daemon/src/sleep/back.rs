@@ -15,7 +15,7 @@ use crate::{
     memory::{
         Cancel,
         group::Group,
-        prefetch::{Beside, Prefetched, Progress, prefetch},
+        prefetch::{Beside, Prefetched, Progress, drop_untouched, prefetch},
         refill,
         working_set::{Looks, Wake, WorkingSets},
     },
@@ -185,6 +185,11 @@ fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<()> {
         }
     }
     let mut sets = WorkingSets::load(&back.sets)?;
+    if wake == Wake::Learning {
+        for pid in back.group.pids()? {
+            let _ = drop_untouched(pid, &sets);
+        }
+    }
     sets.record(looks);
     sets.save(&back.sets)
 }

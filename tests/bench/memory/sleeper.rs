@@ -88,7 +88,9 @@ impl Sleeper {
 
     /// From frozen into deep.
     pub fn page_out(&self) -> Result<PagedOut> {
-        Ok(page_out(&self.group, Bounds::default(), &Cancel::default(), &mut |_, _| Ok(()))?)
+        // Its own demand paging is pressure, and must not stop the next round.
+        let bounds = Bounds { pressure: 100.0, ..Bounds::default() };
+        Ok(page_out(&self.group, bounds, &Cancel::default(), &mut |_, _| Ok(()))?)
     }
 
     /// Thaws it to touch its set, and brings back what `sets` has recorded beside it.
@@ -98,7 +100,14 @@ impl Sleeper {
         let knocked: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
         let prefetched = thread::scope(|scope| {
             let back = |sets| {
-                prefetch(&pids, sets, Beside::Server, self.group.room(), &Progress::default(), &Cancel::default())
+                prefetch(
+                    &pids,
+                    sets,
+                    Beside::Server,
+                    self.group.room(),
+                    &Progress::default(),
+                    &Cancel::default(),
+                )
             };
             let work = sets.map(|sets| scope.spawn(move || back(sets)));
             self.cgroup.freeze(false)?;

@@ -60,8 +60,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         let runs = stand.rounds("runs", rounds)?;
         let scattered = stand.rounds("scattered", rounds)?;
         let all = stand.rounds("all", if quick { 1 } else { 3 })?;
-        let stalls: Vec<f64> =
-            runs.iter().chain(&scattered).map(Round::worst_stall_ms).collect();
+        let stalls: Vec<f64> = runs.iter().chain(&scattered).map(Round::worst_stall_ms).collect();
         let speedup = |rounds: &[Round]| bootstrap(rounds, |drawn| median_by(drawn, Round::speedup));
         figures.push(Figure::new("runs_speedup", speedup(&runs), Goal::AtLeast(18.0)));
         figures.push(Figure::new("scattered_speedup", speedup(&scattered), Goal::AtLeast(7.0)));
@@ -112,7 +111,10 @@ impl<'a> Stand<'a> {
                 Round { demand: vec![demand, self.arm(&pages, None)?], recorded: vec![recorded, again] }
             };
             let ms = |arms: &[Arm], of: fn(&Arm) -> Duration| {
-                arms.iter().map(|arm| format!("{:.0}", of(arm).as_secs_f64() * 1e3)).collect::<Vec<_>>().join(" ")
+                arms.iter()
+                    .map(|arm| format!("{:.0}", of(arm).as_secs_f64() * 1e3))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             };
             println!(
                 "{shape} {number}: {} MiB, ms: demand {}, recorded {} (worst stall {}), device {}",
