@@ -34,6 +34,14 @@ enum Name {
     Scans,
     /// Memory back from deep against plain demand paging.
     SwapIn,
+    /// Memory out to the swap device, and who suffers.
+    PageOut,
+    /// What the node really gets.
+    Handback,
+    /// Players from deep.
+    DeepJoin,
+    /// A full collection after a deep wake.
+    JvmGc,
 }
 
 fn main() -> Result<ExitCode> {
@@ -44,6 +52,10 @@ fn main() -> Result<ExitCode> {
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
         Name::Scans => ("scans", scans::run(args.quick)?),
         Name::SwapIn => ("swap-in", memory::swap_in::run(args.quick)?),
+        Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
+        Name::Handback => ("handback", memory::handback::run(args.quick)?),
+        Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

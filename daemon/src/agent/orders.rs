@@ -22,8 +22,9 @@ use crate::{
     limits::DozeBy,
     memory::{
         Cancel,
+        cold::page_out_cold,
         group::Group,
-        page_out::{Bounds, PagedOut, page_out},
+        page_out::{Bounds, PagedOut, write_out},
         prefetch::Prefetched,
         working_set::WorkingSets,
     },
@@ -130,6 +131,7 @@ impl Agent {
         let Some(here) = managed.here() else { return };
         let cgroup = here.brought.found.cgroup.clone();
         let group = Group::new(cgroup.clone());
+        let by = managed.stage().by().unwrap_or(DozeBy::Freeze);
         let back = self.back(managed, cgroup.clone());
         let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
         self.order(name, move |sleeper| {
@@ -143,7 +145,17 @@ impl Agent {
             let _turn = alone.then(|| PAGE_OUT.lock().unwrap_or_else(PoisonError::into_inner));
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
-            let out = page_out(&group, bounds, &cancel, &mut write_limit);
+            if by == DozeBy::Throttle {
+                let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
+                return Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()));
+            }
+            let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|written| {
+                // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.
+                if !alone {
+                    written.wait_until_needed(SWEEP_AFTER, &cancel);
+                }
+                written.sweep(&cancel)
+            });
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
     }
@@ -236,6 +248,7 @@ impl Agent {
     fn deep(&mut self, name: &str, out: &PagedOut, swapped: u64) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let bytes = out.handed_back.bytes + swapped;
+        managed.history.left_alone.clone_from(&out.skipped);
         tracing::info!(server = name, ?out, swapped, "paged out");
         self.metrics.swap_written(name, out.paged_out);
         // Who came meanwhile has it all back already, or is about to.
@@ -359,6 +372,10 @@ impl Agent {
 }
 
 static PAGE_OUT: Mutex<()> = Mutex::new(());
+
+/// How long what went to swap stays in the swap cache too while the node has memory enough: who comes back by then waits
+/// for no disk.
+const SWEEP_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The file of a server's working sets.
 fn working_set_file(run_dir: &Path, name: &str) -> PathBuf {

@@ -7,6 +7,7 @@
 //! [`prefetch`], guided by the [`working_set`].
 
 pub mod advise;
+pub mod cold;
 mod error;
 pub mod group;
 pub mod judge;

@@ -5,11 +5,12 @@
 //! nothing from the disk. [`page_out`] does both at once.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procfs::{Current, MemoryPressure};
+use procfs::{Current, Meminfo, MemoryPressure};
 
 use super::advise::Advice;
 use super::group::{Group, WriteLimit};
@@ -18,7 +19,7 @@ use super::plan::{Moved, Plan, on_swap, own_in_swap_cache};
 use super::ranges;
 use super::regions::Skip;
 use super::swap::Facts;
-use super::{Cancel, Error, Result, sweep};
+use super::{Cancel, Error, Result, sweep, sys};
 
 /// Steps between two looks at pressure, swap and freezer: 32 MiB, some 20 ms on an SSD.
 pub(super) const LOOK_EVERY: usize = 16;
@@ -122,6 +123,16 @@ pub fn page_out(
     write_out(group, bounds, cancel, write_limit)?.sweep(cancel)
 }
 
+/// Runs `work` on a thread that comes after everybody else at the CPU: nobody waits for a page-out, and a neighbour's
+/// players must not notice it.
+fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let on_its_thread = || {
+        sys::go_last();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(on_its_thread).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// The first part alone.
 ///
 /// # Errors
@@ -161,7 +172,7 @@ pub fn write_out(
     };
     let moved = plan.moved;
     judge.watch(group, || {
-        let stopped = run(group, &moved, bounds, used_at_most, cancel, &mut done.refused)?;
+        let stopped = behind(|| run(group, &moved, bounds, used_at_most, cancel, &mut done.refused))?;
         done.stopped = stopped.or(done.stopped);
         wait_for_writeback(group, baseline, cancel)
     })?;
@@ -174,6 +185,19 @@ pub fn write_out(
 }
 
 impl WrittenOut {
+    /// Leaves it in the swap cache for so long, or until the machine's memory grows short, or a knock.
+    pub fn wait_until_needed(&self, at_most: Duration, cancel: &Cancel) {
+        const LOOK: Duration = Duration::from_millis(50);
+        /// Of the machine's memory: what is available beyond it is needed by nobody.
+        const PLENTY: u64 = 4;
+        let short =
+            || Meminfo::current().is_ok_and(|info| info.mem_available.unwrap_or(0) < info.mem_total / PLENTY);
+        let until = Instant::now() + at_most;
+        while Instant::now() < until && !cancel.is_cancelled() && !short() {
+            thread::sleep(LOOK);
+        }
+    }
+
     /// Empties the swap cache of what was written. Not after a cancel or a thaw: the server is about to need
     /// it.
     ///
@@ -186,7 +210,7 @@ impl WrittenOut {
         let started = Instant::now();
         let turn_held = turn(&self.group, cancel);
         let (group, moved, baseline) = (&self.group, &self.moved, self.baseline);
-        let stopped = self.judge.watch(group, || sweep::sweep(group, moved, baseline, cancel))?;
+        let stopped = self.judge.watch(group, || behind(|| sweep::sweep(group, moved, baseline, cancel)))?;
         drop(turn_held);
         self.done.stopped = stopped.or(self.done.stopped);
         self.done.paged_out = on_swap(&self.moved);

@@ -26,6 +26,13 @@ pub fn idle_io() -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) }).map(drop)
 }
 
+/// The calling thread comes after all others at the CPU (setpriority(2): threads have nice values of their own).
+pub fn go_last() {
+    const LAST: libc::c_int = 19;
+    // SAFETY: three integers; 0 is the calling thread. Going last needs no right, so there is no failure to tell of.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LAST) };
+}
+
 /// process_madvise(2), since Linux 5.10: the bytes of the leading pieces that were done. `pieces` longer than
 /// [`MAX_PIECES`] are cut there.
 pub fn process_madvise(pidfd: BorrowedFd<'_>, pieces: &[Span], advice: i32) -> Result<u64, Errno> {

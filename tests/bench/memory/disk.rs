@@ -149,3 +149,14 @@ impl Drop for Queue {
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }
 }
+
+/// A file of so many bytes, every block written.
+pub fn make(path: &Path, bytes: u64) -> Result<()> {
+    use std::io::Write;
+    let mut file = File::create(path)?;
+    let block = vec![1; 1 << 20];
+    for _ in 0..bytes >> 20 {
+        file.write_all(&block)?;
+    }
+    Ok(file.sync_all()?)
+}

@@ -21,6 +21,7 @@ use dormouse_tests::servers::echo::sibling;
 use nix::time::{ClockId, clock_gettime};
 
 use super::disk::Piece;
+use super::weight::Weight;
 
 /// A memory-server and its cgroup; killed on drop.
 pub struct Sleeper {
@@ -29,6 +30,7 @@ pub struct Sleeper {
     output: BufReader<ChildStdout>,
     pub group: Group,
     pub cgroup: Cgroup,
+    pub weight: Option<Weight>,
     /// Where its memory is.
     pub memory: Span,
 }
@@ -47,14 +49,20 @@ impl Sleeper {
         let cgroup = Cgroup::create("memory")?;
         let mut command = Command::new(sibling("memory-server")?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let weight = Weight::new()?;
         let procs = File::options().write(true).open(cgroup.path().join("cgroup.procs"))?;
-        // SAFETY: one write(2) on a descriptor opened before; it allocates nothing and takes no lock.
-        unsafe { command.pre_exec(move || procs.write_at(b"0", 0).map(drop)) };
+        let weighed = weight.as_ref().map(Weight::procs).transpose()?;
+        let enter = move || {
+            procs.write_at(b"0", 0)?;
+            weighed.as_ref().map_or(Ok(0), |weighed| weighed.write_at(b"0", 0)).map(drop)
+        };
+        // SAFETY: write(2) on descriptors opened before; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
         let mut child = command.spawn()?;
         let input = child.stdin.take().context("its input")?;
         let output = BufReader::new(child.stdout.take().context("its output")?);
         let group = Group::new(cgroup.path());
-        let mut sleeper = Self { child, input, output, group, cgroup, memory: Span::new(0, 0) };
+        let mut sleeper = Self { child, input, output, group, cgroup, weight, memory: Span::new(0, 0) };
         ensure!(sleeper.answer()? == "ready", "memory-server did not start");
         let place = numbers(&sleeper.ask("place")?)?;
         sleeper.memory = Span::new(place[0], place[0] + place[1]);

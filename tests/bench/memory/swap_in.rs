@@ -152,7 +152,7 @@ impl<'a> Stand<'a> {
             "not all of it is out: {out:?}"
         );
         let depth = if pages.len() > 20_000 { DEPTH_OF_PAGES } else { DEPTH_OF_RUNS };
-        let zram = self.device.starts_with("/dev/zram");
+        let zram = self.device.to_string_lossy().starts_with("/dev/zram");
         let places = if zram { vec![] } else { self.sleeper.on_device(pages)? };
         let read = || match places.len() {
             0 => Ok(Duration::ZERO),
