@@ -109,7 +109,7 @@ impl Pagemap {
             }
             skip = (at - span.end) / page;
         }
-        Ok(if looked == 0 { 0 } else { total(present) * cached / looked })
+        Ok((total(present) * cached).checked_div(looked).unwrap_or(0))
     }
 
     fn scan(&self, state: State, span: Span, found: &mut Vec<Span>) -> std::io::Result<()> {

@@ -11,7 +11,7 @@ use super::pagemap::{Pagemap, State};
 use super::ranges::{self, Span, page_size};
 use super::swap::Facts;
 use super::working_set::{ProcessKey, Wake, WorkingSets};
-use super::{Cancel, Error, Result, regions, sweep};
+use super::{Cancel, Error, Result, regions, sweep, sys};
 
 /// Bytes that a wake without a record brings to the swap cache. The rest comes as it is touched: reading a whole heap
 /// for a first wake would undo the saving.
@@ -172,17 +172,14 @@ impl Plan {
 fn wanted(pid: i32, sets: &WorkingSets) -> Result<(Target, Vec<Vec<Span>>)> {
     let target = Target::open(pid)?;
     let pagemap = Pagemap::open(pid)?;
-    let groups = match sets.get(ProcessKey::of(pid)?) {
-        Some(groups) => {
-            // One walk over all of it, rather than one a group.
-            let whole = ranges::joined(groups.concat(), 0);
-            let swapped = pagemap.pages(State::Swapped, &whole)?;
-            groups.iter().map(|group| ranges::intersection(group, &swapped)).collect()
-        }
-        None => {
-            let swapped = pagemap.pages(State::Swapped, &regions::anonymous(pid)?)?;
-            vec![ranges::first(&swapped, UNRECORDED)]
-        }
+    let groups = if let Some(groups) = sets.get(ProcessKey::of(pid)?) {
+        // One walk over all of it, rather than one a group.
+        let whole = ranges::joined(groups.concat(), 0);
+        let swapped = pagemap.pages(State::Swapped, &whole)?;
+        groups.iter().map(|group| ranges::intersection(group, &swapped)).collect()
+    } else {
+        let swapped = pagemap.pages(State::Swapped, &regions::anonymous(pid)?)?;
+        vec![ranges::first(&swapped, UNRECORDED)]
     };
     Ok((target, groups))
 }
@@ -206,7 +203,7 @@ pub fn prefetch(
     let Plan { targets, steps, wanted, no_room, mut failed } = Plan::new(pids, sets, room);
     progress.wanted.fetch_add(wanted, Ordering::Relaxed);
     let work = Work { targets, steps, way, ahead: beside.steps_ahead(), progress, cancel };
-    failed.extend(work.run());
+    failed.extend(thread::scope(|scope| scope.spawn(|| work.run()).join()).unwrap_or_default());
     Prefetched {
         wake,
         wanted,
@@ -226,14 +223,12 @@ pub fn prefetch(
 pub fn drop_untouched(pid: i32, sets: &WorkingSets) -> Result<u64> {
     let target = Target::open(pid)?;
     let pagemap = Pagemap::open(pid)?;
-    let asked = match sets.get(ProcessKey::of(pid)?) {
-        Some(groups) => ranges::joined(groups.concat(), 0),
-        None => {
-            let anonymous = regions::anonymous(pid)?;
-            let (swapped, present) =
-                (pagemap.pages(State::Swapped, &anonymous)?, pagemap.pages(State::Present, &anonymous)?);
-            ranges::first(&ranges::union(&swapped, &present), UNRECORDED)
-        }
+    let asked = if let Some(groups) = sets.get(ProcessKey::of(pid)?) {
+        ranges::joined(groups.concat(), 0)
+    } else {
+        let anonymous = regions::anonymous(pid)?;
+        let present = pagemap.pages(State::Present, &anonymous)?;
+        ranges::first(&ranges::union(&pagemap.pages(State::Swapped, &anonymous)?, &present), UNRECORDED)
     };
     sweep::drop_cached(&target, &pagemap.pages(State::Swapped, &asked)?)
 }
@@ -249,6 +244,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn run(&self) -> Vec<Error> {
+        // A woken server waits for it at every page; the threads started below inherit it.
+        sys::go_first();
         match self.way {
             Way::Leave => vec![],
             Way::Pipeline | Way::Ask => self.pipeline(),
@@ -265,6 +262,27 @@ impl Work<'_> {
 
     /// One thread asks, bounded by how far the other has mapped: at a GB a second each has its hands full.
     fn pipeline(&self) -> Vec<Error> {
+        if std::env::var("DM_SPLIT").is_ok() {
+            let mut failed = Failures::default();
+            let mut asked = 0;
+            for (current, step) in self.steps.iter().enumerate() {
+                while asked < self.steps.len().min(current + 1 + self.ahead) && !self.cancel.is_cancelled() {
+                    let next = &self.steps[asked];
+                    failed.note(
+                        next.target,
+                        self.targets[next.target].advise(Advice::WillNeed, &next.pages).map(drop),
+                    );
+                    asked += 1;
+                }
+                if self.cancel.is_cancelled() {
+                    break;
+                }
+                let learning = self.way == Way::Ask;
+                let outcome = if learning { self.arrived(step) } else { self.map(step) };
+                failed.note(step.target, outcome);
+            }
+            return failed.all;
+        }
         let pace = Pace::default();
         thread::scope(|scope| {
             let asking = scope.spawn(|| self.ask_ahead(&pace));

@@ -83,7 +83,7 @@ impl Looks {
         let process = ProcessKey::of(pid)?;
         let present = Pagemap::open(pid)?.pages(State::Present, &regions::anonymous(pid)?)?;
         let groups = self.seen.entry(process).or_default();
-        add_group(groups, present);
+        add_group(groups, &present);
         Ok(())
     }
 }
@@ -95,7 +95,7 @@ impl WorkingSets {
         let mut groups = Groups::new();
         for number in 0..wakes.iter().map(Vec::len).max().unwrap_or(0) {
             let of_wakes = wakes.iter().filter_map(|wake| wake.get(number));
-            add_group(&mut groups, ranges::joined(of_wakes.flatten().copied().collect(), 0));
+            add_group(&mut groups, &ranges::joined(of_wakes.flatten().copied().collect(), 0));
         }
         Some(groups)
     }
@@ -134,7 +134,7 @@ impl WorkingSets {
         if let (Wake::Mapped, Some(newest)) = (wake, history.wakes.back_mut()) {
             // What was brought back mapped says nothing; only what came on top was asked for.
             for group in seen {
-                add_group(newest, ranges::difference(&group, &known));
+                add_group(newest, &ranges::difference(&group, &known));
             }
             bound(newest);
             history.since_learning += 1;
@@ -175,9 +175,9 @@ impl WorkingSets {
 }
 
 /// Adds as a group what is not in an earlier one.
-fn add_group(groups: &mut Groups, pages: Vec<Span>) {
+fn add_group(groups: &mut Groups, pages: &[Span]) {
     let earlier = ranges::joined(groups.concat(), 0);
-    let fresh = ranges::difference(&pages, &earlier);
+    let fresh = ranges::difference(pages, &earlier);
     if !fresh.is_empty() {
         groups.push(fresh);
     }
@@ -189,7 +189,7 @@ fn bound(groups: &mut Groups) {
     while groups.iter().map(Vec::len).sum::<usize>() > MAX_SPANS {
         let wide = std::mem::take(groups);
         for group in wide {
-            add_group(groups, ranges::joined(group, gap));
+            add_group(groups, &ranges::joined(group, gap));
         }
         gap *= 2;
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Report, Sleeper, watch::go_first};
+use super::{Report, Sleeper};
 use crate::{
     limits::BringBack,
     memory::{
@@ -75,8 +75,6 @@ impl Bringer {
         for _ in 0..AT_ONCE {
             let (waiting, reports) = (Arc::clone(&waiting), reports.clone());
             std::thread::Builder::new().name("dm-back".into()).spawn(move || {
-                // The woken server waits for it at every page.
-                go_first();
                 loop {
                     let job = waiting.next();
                     let done = job.carry_out(&Cancel::default(), Beside::Server);

@@ -245,7 +245,6 @@ fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
     sleeper.stop_deep();
     let its_own = Arc::clone(sleeper);
     let work = move || {
-        go_first();
         its_own.bring_back_first();
         its_own.bringing.store(false, SeqCst);
         its_own.node.wake_and_report(&its_own, knocked_ns, from);
@@ -260,7 +259,7 @@ fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
 
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and
 /// nothing that waits for a server. Without CAP_SYS_NICE wakes are as slow as the node is loaded.
-pub(super) fn go_first() {
+fn go_first() {
     const FIRST: libc::c_int = -20;
     // SAFETY: no pointers; 0 is the calling thread (setpriority(2): threads have nice values of their own).
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } != 0 {

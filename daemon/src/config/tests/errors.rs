@@ -34,8 +34,8 @@ fn stored(text: &str) -> String {
 }
 
 const KEY_LIST: &str = "doze_after, deep_after, floor, doze_by, throttle_percent, resident_min, bring_back, \
-     min_awake,      grace_after_start, wakes_per_hour, patience, query_every, query_thaw, first_speaker, busy_cpu_percent, \
-     save_wait, loopback, old_links, linked, windows";
+     min_awake, grace_after_start, wakes_per_hour, patience, query_every, query_thaw, first_speaker, \
+     busy_cpu_percent, save_wait, loopback, old_links, linked, windows";
 
 #[track_caller]
 fn table(cases: &[(String, &str)]) {
