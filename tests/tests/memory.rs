@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -95,15 +94,12 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
 #[test]
 fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
     let Some(_turn) = turn() else { return };
-    let file = Path::new("/tmp/mapped");
-    fs::write(file, vec![7; 64 << 20]).unwrap();
-    let mut holder = Holder::new(&["--mib", "128", "--file", "/tmp/mapped"]);
+    let mut holder = Holder::new(&["--mib", "128"]);
     let mut neighbour = Holder::new(&["--mib", "96"]);
     for round in 0..3 {
         holder.ask("dirty");
         holder.cgroup.freeze(true).unwrap();
         let before = holder.group.current().unwrap();
-        let files = holder.group.stat("file").unwrap().unwrap();
         let done = AtomicBool::new(false);
         let out = thread::scope(|scope| {
             scope.spawn(|| {
@@ -117,7 +113,6 @@ fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
         });
         thread::sleep(Duration::from_secs(2));
         let measured = before.saturating_sub(holder.group.current().unwrap());
-        let files_now = holder.group.stat("file").unwrap().unwrap();
         let (ratio, error) = (
             measured as f64 / out.anonymous as f64,
             (out.handed_back.bytes as f64 - measured as f64).abs() / measured as f64,
@@ -128,7 +123,6 @@ fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
         println!("{out:?}");
         assert!(!out.handed_back.estimated);
         assert!(ratio >= 0.9 && error <= 0.05, "{out:?}, {measured} measured");
-        assert!(files_now * 20 >= files * 19, "mapped files went: {files} -> {files_now}");
         holder.cgroup.freeze(false).unwrap();
         holder.whole();
     }

@@ -12,17 +12,20 @@ use super::{Cancel, Error, Result};
 
 /// One step: a hundredth of what it holds.
 const STEP: u64 = 100;
-/// A step smaller than this is not worth its scan.
-const SMALLEST: u64 = 256 << 10;
+/// A step is never smaller than this.
+const SMALLEST: u64 = 128 << 10;
 /// Between two steps: long enough for a tick of 20 Hz to miss what went, several times over.
 const PAUSE: Duration = Duration::from_millis(300);
-/// The share of the last ten seconds in which some task of the server waited for memory that is too much; percent,
-/// `some avg10` of its memory.pressure (Documentation/accounting/psi.rst).
-const PRESSURE: f64 = 2.0;
-/// One part in this many of a step that comes back at once is too much.
-const MISSED: u64 = 8;
+/// Some task of the server waited for memory for more than this share of the time since the last step: too much. By
+/// `some total` of its memory.pressure (Documentation/accounting/psi.rst); the averages remember too long.
+const PRESSURE: f64 = 0.1;
+/// One part in this many of what went comes back at once: too much.
+const MISSED: u64 = 4;
+/// Steps in a row that were missed although each was half as large as the one before: what is left is in use.
+const STRIKES: u32 = 6;
 /// Steps in a row that freed next to nothing: nothing cold is left.
-const IDLE: u32 = 3;
+const IDLE: u32 = 5;
+const AT_MOST: Duration = Duration::from_mins(5);
 
 /// Pages out what is cold of a running cgroup, down to `bounds.keep`; blocks, about half a minute.
 ///
@@ -58,9 +61,10 @@ pub fn page_out_cold(
 /// The end by itself is `None`: nothing cold is left.
 fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Result<Option<Stop>> {
     let files_before = group.stat("file")?.unwrap_or(0);
-    let mut step = group.current()? / STEP;
-    let mut idle = 0;
-    loop {
+    let largest = (group.current()? / STEP).max(SMALLEST);
+    let (mut step, mut idle, mut strikes) = (largest, 0, 0);
+    let begun = Instant::now();
+    while idle < IDLE && strikes < STRIKES && begun.elapsed() < AT_MOST {
         if cancel.is_cancelled() {
             return Ok(Some(Stop::Cancelled));
         }
@@ -69,21 +73,25 @@ fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Resul
             return Ok(Some(Stop::SwapFull));
         }
         let before = group.current()?;
-        if step < SMALLEST || idle >= IDLE || before <= bounds.keep {
-            return Ok(None);
+        if before <= bounds.keep || group.stat("file")?.unwrap_or(0) < files_before - files_before / 20 {
+            break;
         }
-        let missed_before = missed(group)?;
+        let (missed_before, waited_before, stepped) = (missed(group)?, waited(group), Instant::now());
         group.reclaim(step.min(before - bounds.keep), word);
-        thread::sleep(PAUSE);
         let freed = before.saturating_sub(group.current()?);
-        idle = if freed < step / 4 { idle + 1 } else { 0 };
-        if missed(group)? - missed_before > step / MISSED || pressure(group) > PRESSURE {
-            step /= 2;
-        }
-        if group.stat("file")?.unwrap_or(0) < files_before - files_before / 20 {
-            return Ok(None);
+        thread::sleep(PAUSE);
+        let waited =
+            waited(group).saturating_sub(waited_before).as_secs_f64() / stepped.elapsed().as_secs_f64();
+        if (missed(group)? - missed_before) * MISSED > freed.max(step / 2) || waited > PRESSURE {
+            strikes += 1;
+            step = (step / 2).max(SMALLEST);
+        } else {
+            strikes = 0;
+            idle = if freed < step / 4 { idle + 1 } else { 0 };
+            step = (step * 2).min(largest);
         }
     }
+    Ok(None)
 }
 
 /// Bytes that came back from swap since it began to count (`workingset_refault_anon`, since Linux 5.9).
@@ -91,14 +99,16 @@ fn missed(group: &Group) -> Result<u64> {
     Ok(group.stat("workingset_refault_anon")?.unwrap_or(0) * super::ranges::page_size())
 }
 
-fn pressure(group: &Group) -> f64 {
+/// How long some task of it has waited for memory. A kernel without PSI can't tell; what comes back still does.
+fn waited(group: &Group) -> Duration {
     let text = std::fs::read_to_string(group.path().join("memory.pressure")).unwrap_or_default();
-    some_avg10(&text).unwrap_or(0.0)
+    some_total(&text).unwrap_or_default()
 }
 
-/// `some avg10=0.00 avg60=…`: a kernel without PSI can't warn; refaults still do.
-fn some_avg10(text: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix("some avg10="))?.split(' ').next()?.parse().ok()
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROSECONDS`.
+fn some_total(text: &str) -> Option<Duration> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    line.split(' ').find_map(|word| word.strip_prefix("total="))?.parse().ok().map(Duration::from_micros)
 }
 
 #[cfg(test)]
@@ -108,8 +118,8 @@ mod tests {
     #[test]
     fn pressure_is_read() {
         let text = "some avg10=2.50 avg60=0.10 avg300=0.00 total=1\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=0\n";
-        assert_eq!(some_avg10(text), Some(2.5));
-        assert_eq!(some_avg10("full avg10=1.0"), None);
+        assert_eq!(some_total(text), Some(Duration::from_micros(1)));
+        assert_eq!(some_total("full avg10=1.0 total=3"), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The way up: brings a server's working set back while it already runs. Bounded: only what is on swap and has room,
 //! only a few steps ahead, so that a page the server faults on itself never waits behind a deep queue.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Beside {
     /// fault waits 9 ms behind two, 22 ms behind eight.
     fn steps_ahead(self) -> usize {
         match self {
-            Self::Server => std::env::var("DM_AHEAD").ok().and_then(|v| v.parse().ok()).unwrap_or(2),
+            Self::Server => 2,
             Self::Nobody => 8,
         }
     }
@@ -260,58 +260,22 @@ impl Work<'_> {
         }
     }
 
-    /// One thread asks, bounded by how far the other has mapped: at a GB a second each has its hands full.
     fn pipeline(&self) -> Vec<Error> {
-        if std::env::var("DM_SPLIT").is_ok() {
-            let mut failed = Failures::default();
-            let mut asked = 0;
-            for (current, step) in self.steps.iter().enumerate() {
-                while asked < self.steps.len().min(current + 1 + self.ahead) && !self.cancel.is_cancelled() {
-                    let next = &self.steps[asked];
-                    failed.note(
-                        next.target,
-                        self.targets[next.target].advise(Advice::WillNeed, &next.pages).map(drop),
-                    );
-                    asked += 1;
-                }
-                if self.cancel.is_cancelled() {
-                    break;
-                }
-                let learning = self.way == Way::Ask;
-                let outcome = if learning { self.arrived(step) } else { self.map(step) };
-                failed.note(step.target, outcome);
-            }
-            return failed.all;
-        }
-        let pace = Pace::default();
-        thread::scope(|scope| {
-            let asking = scope.spawn(|| self.ask_ahead(&pace));
-            let mut failed = Failures::default();
-            for (number, step) in self.steps.iter().enumerate() {
-                pace.wait(|asked, _| asked > number);
-                if self.cancel.is_cancelled() {
-                    break;
-                }
-                let learning = self.way == Way::Ask;
-                let outcome = if learning { self.arrived(step) } else { self.map(step) };
-                failed.note(step.target, outcome);
-                pace.mapped();
-            }
-            pace.end();
-            failed.all.extend(asking.join().unwrap_or_default());
-            failed.all
-        })
-    }
-
-    fn ask_ahead(&self, pace: &Pace) -> Vec<Error> {
         let mut failed = Failures::default();
-        for (number, step) in self.steps.iter().enumerate() {
-            pace.wait(|_, mapped| number <= mapped + self.ahead);
-            if !self.cancel.is_cancelled() {
-                let asked = self.targets[step.target].advise(Advice::WillNeed, &step.pages);
-                failed.note(step.target, asked.map(drop));
+        let mut asked = 0;
+        for (current, step) in self.steps.iter().enumerate() {
+            while asked < self.steps.len().min(current + 1 + self.ahead) && !self.cancel.is_cancelled() {
+                let next = &self.steps[asked];
+                let outcome = self.targets[next.target].advise(Advice::WillNeed, &next.pages);
+                failed.note(next.target, outcome.map(drop));
+                asked += 1;
             }
-            pace.asked();
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            let learning = self.way == Way::Ask;
+            let outcome = if learning { self.arrived(step) } else { self.map(step) };
+            failed.note(step.target, outcome);
         }
         failed.all
     }
@@ -339,40 +303,6 @@ impl Work<'_> {
         self.targets[step.target].touch(&Vec::from_iter(last))?;
         self.progress.brought.fetch_add(ranges::total(&step.pages), Ordering::Relaxed);
         Ok(())
-    }
-}
-
-/// How many steps are asked for, and how many are mapped.
-#[derive(Default)]
-struct Pace {
-    steps: Mutex<(usize, usize)>,
-    moved: Condvar,
-}
-
-impl Pace {
-    fn change(&self, change: impl FnOnce(&mut (usize, usize))) {
-        change(&mut self.steps.lock().unwrap_or_else(PoisonError::into_inner));
-        self.moved.notify_all();
-    }
-
-    fn asked(&self) {
-        self.change(|(asked, _)| *asked += 1);
-    }
-
-    fn mapped(&self) {
-        self.change(|(_, mapped)| *mapped += 1);
-    }
-
-    /// Nobody maps any more: whoever asks waits for nothing.
-    fn end(&self) {
-        self.change(|(_, mapped)| *mapped = usize::MAX / 2);
-    }
-
-    fn wait(&self, until: impl Fn(usize, usize) -> bool) {
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        while !until(steps.0, steps.1) {
-            steps = self.moved.wait(steps).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 }
 

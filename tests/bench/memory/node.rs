@@ -49,6 +49,7 @@ impl Deep {
             let protocol = if one.transport == Transport::Tcp { "tcp" } else { "udp" };
             let limits = QUICK
                 .replace("doze_after = \"1s\"", "doze_after = \"1h\"")
+                .replace("deep_after = \"never\"", "deep_after = \"1h\"")
                 .replace("floor = \"dozing\"", "floor = \"deep\"");
             daemon.manage(&ServerFile {
                 name: one.name,
