@@ -30,10 +30,8 @@ pub fn run(rounds: usize) -> Result<Figure> {
         }
         number += 1;
         let name = format!("bench{number}");
-        let answer = stand
-            .topology
-            .client
-            .run(|| clients::minecraft::login(server.address, &name, Duration::from_secs(10)))?;
+        let answer =
+            stand.player(|| clients::minecraft::login(server.address, &name, Duration::from_secs(10)))?;
         Ok(answer.first_reply.as_secs_f64() * 1000.0)
     };
     // The first logins compile the server's JavaScript.

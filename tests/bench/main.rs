@@ -2,6 +2,7 @@
 //! through `scripts/bench`; needs root.
 
 mod fastpath;
+mod floor;
 mod login;
 mod memory;
 mod report;

@@ -5,6 +5,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use dormouse_abi::{
     node::{self, AWAITING_ANSWER},
     server::{FlowKey, ServerKey, ServerRef},
@@ -38,6 +39,10 @@ use dormouse_tests::{
     servers::Server,
     topology::{self, Transport},
 };
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -53,6 +58,8 @@ pub struct Sleepers {
     stop: Arc<AtomicBool>,
     dir: TempDir,
     pins: PathBuf,
+    /// Where the players' thread runs; `None` on a machine with one CPU.
+    players_cpu: Option<usize>,
 }
 
 /// One server behind a door.
@@ -67,6 +74,7 @@ impl Sleepers {
     pub fn new(pods: u8) -> Result<Self> {
         mount_bpffs()?;
         let topology = topology::Node::create(pods)?;
+        let players_cpu = steer_uplink(&topology)?;
         let dir = owner::temp_dir("run")?;
         let pins = PathBuf::from("/sys/fs/bpf").join(owner::unique("wake"));
         let door = Door::load(&pins)?;
@@ -79,7 +87,7 @@ impl Sleepers {
         let watch = std::thread::Builder::new()
             .name("dm-watch".into())
             .spawn(move || watch(&watched, &|| ended.load(SeqCst)))?;
-        Ok(Self { topology, node, reports, watch: Some(watch), stop, dir, pins })
+        Ok(Self { topology, node, reports, watch: Some(watch), stop, dir, pins, players_cpu })
     }
 
     /// Starts a server in pod `index` and puts the door in front of it, both transports.
@@ -97,7 +105,8 @@ impl Sleepers {
         self.node.arrays.reset(slot);
         let ifindex = self.topology.netns.run(|| -> Result<u32> {
             let ifindex = nix::net::if_::if_nametoindex(&*pod.host_veth)?;
-            self.node.door().attach(ifindex)?;
+            let attachment = self.node.door().plan(ifindex)?;
+            self.node.door().attach(&attachment)?;
             Ok(ifindex)
         })?;
         for (protocol, game) in [(TCP, tcp), (UDP, Game::GenericUdp)] {
@@ -129,6 +138,19 @@ impl Sleepers {
         Ok(Behind { address: SocketAddr::new(IpAddr::V4(pod.v4), port), sleeper, cgroup, _server: server })
     }
 
+    /// Runs `f` as a player who is not on the node: in the client's namespace, on a CPU that takes nothing off
+    /// the uplink. A player on the same CPU would stand in the way of whatever his packet sets going.
+    pub fn player<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.topology.client.run(|| {
+            if let Some(cpu) = self.players_cpu {
+                let mut only = CpuSet::new();
+                // A CPU that is there and allowed: it was found in this process's own set.
+                let _ = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+            }
+            f()
+        })
+    }
+
     /// The wakes since the last call, by slot.
     pub fn woken(&mut self) -> Vec<(u32, Woken)> {
         let mut woken = vec![];
@@ -139,6 +161,24 @@ impl Sleepers {
         }
         woken
     }
+}
+
+/// Has the node take packets off its uplink on any CPU but the last (receive packet steering, kernel:
+/// Documentation/networking/scaling.rst), as a card's interrupt would; gives back the last.
+fn steer_uplink(node: &topology::Node) -> Result<Option<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
+    // The mask is written as one word.
+    let Some((last, rest)) = cpus.split_last().filter(|(last, rest)| **last < 32 && !rest.is_empty()) else {
+        println!("SKIP an uplink of its own: {} CPUs; the player shares one with the node", cpus.len());
+        return Ok(None);
+    };
+    let mask = rest.iter().fold(0u32, |mask, cpu| mask | 1 << cpu);
+    // `ip netns exec` mounts the /sys of the namespace.
+    let steer = format!("echo {mask:x} >/sys/class/net/up0/queues/rx-0/rps_cpus");
+    let wrote = Command::new("ip").args(["netns", "exec", node.netns.name(), "sh", "-c", &steer]).status()?;
+    ensure!(wrote.success(), "the uplink's packets can't be steered: {steer}");
+    Ok(Some(*last))
 }
 
 impl Drop for Sleepers {
@@ -175,13 +215,19 @@ impl Behind {
         }
     }
 
-    /// From the client's last payload to the server's first answer after it, both as the door saw them.
-    pub fn at_the_door(&self, transport: Transport, client: SocketAddr) -> Result<Duration> {
+    /// When the server's next payload after [`Behind::await_answer`] passed the door, `CLOCK_MONOTONIC`,
+    /// nanoseconds; 0 = none did. Nobody awaits one afterwards.
+    pub fn answered_ns(&self) -> u64 {
         let arrays = &self.sleeper.node.arrays;
         let state = arrays.state(self.sleeper.slot);
         arrays.node(node::AWAITING_ANSWER).store(0, SeqCst);
         state.await_answer_ns.store(0, SeqCst);
-        let answered = state.answer_ns.swap(0, SeqCst);
+        state.answer_ns.swap(0, SeqCst)
+    }
+
+    /// From the client's last payload to the server's first answer after it, both as the door saw them.
+    pub fn at_the_door(&self, transport: Transport, client: SocketAddr) -> Result<Duration> {
+        let answered = self.answered_ns();
         let IpAddr::V4(ip) = client.ip() else { bail!("the clients of this bench are IPv4") };
         let key = FlowKey {
             address: ip.to_ipv6_mapped().octets(),

@@ -52,8 +52,6 @@ pub fn run(rounds: usize) -> Result<Vec<Figure>> {
     for (what, name, stream) in streams {
         let ratios = with_stream(&veth, to, stream, |counted| {
             let mut arm = |with_door: bool| -> Result<f64> {
-                // The link of the arm before goes a moment after its pin (a work queue of bpffs).
-                thread::sleep(SETTLE);
                 let attachment =
                     if with_door { Some(veth.client.run(|| attach(&mut stand, ifindex))?) } else { None };
                 thread::sleep(SETTLE);
@@ -81,16 +79,11 @@ pub fn run(rounds: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Puts the door on, once the last one is off.
+/// Puts the door on.
 fn attach(stand: &mut Stand, ifindex: u32) -> Result<Attachment> {
-    let until = Instant::now() + Duration::from_secs(2);
-    loop {
-        match stand.door.attach(ifindex) {
-            Ok(attachment) => return Ok(attachment),
-            Err(error) if Instant::now() > until => return Err(error.into()),
-            Err(_) => thread::sleep(SETTLE),
-        }
-    }
+    let attachment = stand.door.plan(ifindex)?;
+    stand.door.attach(&attachment)?;
+    Ok(attachment)
 }
 
 /// Starts receiver and sender, each a thread in its namespace; what is returned counts at the receiver.

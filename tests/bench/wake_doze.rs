@@ -17,8 +17,10 @@ use anyhow::{Context, Result, ensure};
 use dormouse_daemon::sleep::Woken;
 use dormouse_packet::Game;
 use dormouse_tests::{clients::retransmissions, servers::echo, topology::Transport};
+use nix::time::{ClockId, ClockNanosleepFlags, clock_getres, clock_gettime, clock_nanosleep};
 
 use crate::{
+    floor::{self, Floor},
     login,
     report::{Figure, Goal},
     sleepers::{Behind, Sleepers},
@@ -28,14 +30,16 @@ use crate::{
 const PORT: u16 = 7100;
 /// Sleepers that doze at the same time; they are woken one after the other.
 const SLEEPERS: usize = 8;
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the first and the second datagram (the second one wakes), and between a handshake and its payload.
 const GAP: Duration = Duration::from_millis(1);
+
 /// The samples of one round, microseconds at the door.
 #[derive(Default)]
 struct Round {
     /// By transport (TCP, UDP) and side (awake, asleep).
     samples: [[Vec<f64>; 2]; 2],
+    floor: Floor,
 }
 
 #[derive(Default)]
@@ -44,8 +48,8 @@ struct Faults {
     retransmissions: u64,
 }
 
-const TCP: usize = 0;
-const UDP: usize = 1;
+pub const TCP: usize = 0;
+pub const UDP: usize = 1;
 const AWAKE: usize = 0;
 const ASLEEP: usize = 1;
 
@@ -71,6 +75,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             wake_all(&mut stand, asleep, &mut round, &mut faults, &mut phases)?;
             always_awake(&stand, awake, &mut round, &mut faults);
         }
+        round.floor = floor::measure(&stand, asleep)?;
         let middle = |transport: usize, side: usize| median(&round.samples[transport][side]);
         println!(
             "round {number}: p50 µs awake/asleep: TCP {:.0}/{:.0}, UDP {:.0}/{:.0}",
@@ -102,6 +107,9 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             if quick { Goal::Reported } else { Goal::AtMost(2.0) },
         ),
     ];
+    for (name, transport) in [("tcp_floor_ratio", TCP), ("udp_floor_ratio", UDP)] {
+        figures.push(Figure::new(name, floor_ratio(&measured, transport), Goal::Reported));
+    }
     figures.push(login::run(if quick { 4 } else { 10 })?);
     Ok(figures)
 }
@@ -111,6 +119,20 @@ fn p50_ratio(rounds: &[Round], transport: usize) -> crate::stats::Estimate {
         let ratios: Vec<f64> = drawn
             .iter()
             .map(|round| median(&round.samples[transport][ASLEEP]) / median(&round.samples[transport][AWAKE]))
+            .collect();
+        median(&ratios)
+    })
+}
+
+/// What nobody can be faster than who hears of a packet in one thread and writes `cgroup.freeze`.
+fn floor_ratio(rounds: &[Round], transport: usize) -> crate::stats::Estimate {
+    bootstrap(rounds, |drawn| {
+        let ratios: Vec<f64> = drawn
+            .iter()
+            .map(|round| {
+                let floor = median(&round.floor.hand_over) + median(&round.floor.thaw[transport]);
+                floor / median(&round.samples[transport][AWAKE])
+            })
             .collect();
         median(&ratios)
     })
@@ -138,6 +160,15 @@ fn tell(rounds: &[Round], phases: &[Woken]) {
             );
         }
     }
+    let floor = |of: &dyn Fn(&Round) -> &Vec<f64>| {
+        median(&all.iter().flat_map(|round| of(round).iter().copied()).collect::<Vec<f64>>())
+    };
+    println!(
+        "floor: µs p50 one hand-over {:.1}, a bare thaw until the answer TCP {:.1} UDP {:.1}",
+        floor(&|round| &round.floor.hand_over),
+        floor(&|round| &round.floor.thaw[TCP]),
+        floor(&|round| &round.floor.thaw[UDP])
+    );
     let phase = |name: &str, of: &dyn Fn(&Woken) -> u64| {
         let micros: Vec<f64> = phases.iter().map(|woken| of(woken) as f64 / 1000.0).collect();
         println!("wake, {name}: µs p50 {:.1} p99 {:.1}", median(&micros), quantile(&micros, 0.99));
@@ -178,10 +209,7 @@ fn wake_all(
 
 fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut Round, faults: &mut Faults) {
     let transport = if index.is_multiple_of(2) { TCP } else { UDP };
-    let asked = stand
-        .topology
-        .client
-        .run(|| if transport == TCP { ask_tcp(server, side) } else { ask_udp(server, side) });
+    let asked = stand.player(|| if transport == TCP { ask_tcp(server, side) } else { ask_udp(server, side) });
     let timed = asked.and_then(|(client, again)| {
         faults.retransmissions += u64::from(again);
         server.at_the_door(if transport == TCP { Transport::Tcp } else { Transport::Udp }, client)
@@ -213,7 +241,7 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
 
 /// On a port that was not used in the last minute: the door would still know its player, who wakes by the first
 /// datagram.
-fn fresh_socket() -> Result<UdpSocket> {
+pub fn fresh_socket() -> Result<UdpSocket> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let port = 10_000 + NEXT.fetch_add(1, Relaxed) % 20_000;
@@ -225,11 +253,16 @@ fn fresh_socket() -> Result<UdpSocket> {
 }
 
 /// The door times a packet of an awake server once in a tick of the kernel: each question is the first of its
-/// tick, on both sides. The coarse clock moves with the tick.
+/// tick, on both sides. The coarse clock moves with the tick. Sleeps until it does: a client that looks again and
+/// again keeps a CPU busy, and that changes where the kernel lets servers run.
 fn next_tick() {
-    let now = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
-    let before = now();
-    while now() == before {
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
+    let (before, tick) = (clock_gettime(CLOCK), clock_getres(CLOCK));
+    if let (Ok(before), Ok(tick)) = (before, tick) {
+        let next = before + tick;
+        let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &next);
+    }
+    while clock_gettime(CLOCK) == before {
         thread::sleep(Duration::from_micros(100));
     }
 }

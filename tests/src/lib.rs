@@ -5,11 +5,16 @@
 //! away what a killed run left behind.
 
 pub mod cgroup;
+pub mod chance;
 pub mod clients;
 pub mod daemon;
+pub mod frame;
+pub mod lossy;
 pub mod netns;
 pub mod owner;
+pub mod packet_socket;
 pub mod process;
+pub mod programs;
 pub mod servers;
 pub mod stand;
 pub mod swap;

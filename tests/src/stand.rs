@@ -47,13 +47,20 @@ impl Stand {
     /// # Errors
     /// Not root, or a tool is missing.
     pub fn prepare(count: u8, limits: &str) -> Result<Self> {
-        let node = Node::create(count)?;
+        Self::prepare_on(Node::create(count)?, limits)
+    }
+
+    /// [`Stand::prepare`] on a node of the caller's: a server in each of its pods.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_on(node: Node, limits: &str) -> Result<Self> {
         let daemon = Daemon::prepare()?;
         daemon.configure("stale_after = \"300ms\"")?;
         let mut pots = vec![];
-        for index in 0..count {
+        for (index, pod) in node.pods.iter().enumerate() {
             let cgroup = Cgroup::create("echo")?;
-            let server = echo::start(Place::new(&node.pods[usize::from(index)].netns, &cgroup), PORT)?;
+            let server = echo::start(Place::new(&pod.netns, &cgroup), PORT)?;
             pots.push(Pot { name: format!("bench/echo{index}"), server: Some(server), cgroup });
         }
         let stand = Self { daemon, pots, node };
@@ -83,6 +90,21 @@ impl Stand {
     /// It does not come up.
     pub fn start(&mut self) -> Result<()> {
         self.start_daemon()?;
+        self.watched()
+    }
+
+    /// As [`Stand::start`], with a daemon that looks at its servers once an hour, unless something makes it look.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_blind(&mut self) -> Result<()> {
+        let mut command = self.daemon.command()?;
+        command.env("DORMOUSE_LOOK_EVERY", "3600");
+        self.daemon.start_as(&self.node.netns, command)?;
+        self.watched()
+    }
+
+    fn watched(&self) -> Result<()> {
         for pot in &self.pots {
             self.daemon.wait_for(&pot.name, Stage::Awake, SOON)?;
         }

@@ -36,6 +36,11 @@ impl Swap {
         Self::with(|path| run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(path)))
     }
 
+    /// Takes the turn, and makes a swap file of `mib` MiB that is used before any other swap.
+    pub fn make(mib: u64) -> Result<Self> {
+        Self::file(turn()?, |path| run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(path)))
+    }
+
     /// The same for measurements: on a disk that doesn't call itself rotational (virtual ones do, and swap read-ahead
     /// then goes by the device's order), and written throughout, so that a read of the file is one of the disk.
     pub fn measurable(mib: u64) -> Result<Self> {
@@ -73,12 +78,16 @@ impl Swap {
         if let Some(device) = devices()?.into_iter().next() {
             return Ok(Self { device, made: None, settings: vec![], _turn: turn });
         }
+        Self::file(turn, make)
+    }
+
+    fn file(turn: Flock<File>, make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let dir = TempDir::with_prefix_in(format!("{}-", owner::unique("swap")), "/var/tmp")?;
         let device = dir.path().join("swap");
         make(&device)?;
         run(Command::new("chmod").arg("600").arg(&device))?;
         run(Command::new("/sbin/mkswap").arg(&device))?;
-        run(Command::new("/sbin/swapon").arg(&device))?;
+        run(Command::new("/sbin/swapon").args(["--priority", "100"]).arg(&device))?;
         Ok(Self { device, made: Some(Made::File { _dir: dir }), settings: vec![], _turn: turn })
     }
 

@@ -168,7 +168,7 @@ fn servers_on_one_veth_share_the_door() {
 #[test]
 fn a_frozen_server_is_killed_and_its_successor_is_reachable() {
     let mut stand = Stand::prepare(1, "").unwrap();
-    stand.start().unwrap();
+    stand.start_blind().unwrap();
     for _ in 0..2 {
         stand.doze_all().unwrap();
         stand.pots[0].server = None;
@@ -192,7 +192,7 @@ fn a_frozen_server_is_killed_and_its_successor_is_reachable() {
 #[test]
 fn a_cgroup_that_vanishes_while_asleep_is_found_again_under_its_name() {
     let mut stand = Stand::prepare(2, "").unwrap();
-    stand.start().unwrap();
+    stand.start_blind().unwrap();
     stand.doze_all().unwrap();
     let path = stand.pots[0].cgroup.path().to_owned();
     stand.pots[0].server = None;
@@ -216,10 +216,16 @@ fn a_cgroup_that_vanishes_while_asleep_is_found_again_under_its_name() {
 #[test]
 fn a_veth_that_is_made_anew_gets_a_new_door() {
     let mut stand = Stand::prepare(1, "").unwrap();
-    stand.start().unwrap();
+    stand.start_blind().unwrap();
     stand.doze_all().unwrap();
     let (node, pod) = (&stand.node, &stand.node.pods[0]);
     node.netns.ip(&format!("link del {}", pod.host_veth)).unwrap();
+    stand
+        .wait_until("it is let go when its veth is gone", || {
+            ensure!(!stand.pots[0].cgroup.is_frozen()?);
+            Ok(())
+        })
+        .unwrap();
     pod.netns
         .ip(&format!("link add eth0 type veth peer name {} netns {}", pod.host_veth, node.netns.name()))
         .unwrap();

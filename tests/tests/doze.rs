@@ -7,7 +7,7 @@ use dormouse_tests::{
     cgroup::Cgroup,
     clients,
     daemon::{Daemon, QUICK, ServerFile},
-    process::Place,
+    process::{Place, Process},
     servers::{Server, echo},
     topology::{NODE, Node, Road, Transport},
 };
@@ -26,6 +26,11 @@ struct Stand {
 
 impl Stand {
     fn new(profile: &str, greeting: Option<&str>, limits: &str) -> Self {
+        Self::with(profile, greeting, limits, "")
+    }
+
+    /// With these lines in `dormoused.toml`.
+    fn with(profile: &str, greeting: Option<&str>, limits: &str, config: &str) -> Self {
         let node = Node::create(1).unwrap();
         let cgroup = Cgroup::create("echo").unwrap();
         let server = echo::start_with(Place::new(&node.pods[0].netns, &cgroup), PORT, greeting).unwrap();
@@ -34,6 +39,7 @@ impl Stand {
             node.publish(0, Road::NodePort, transport, PORT + 1, PORT).unwrap();
         }
         let mut daemon = Daemon::prepare().unwrap();
+        daemon.configure(config).unwrap();
         daemon
             .manage(&ServerFile {
                 name: "bench/echo",
@@ -51,6 +57,16 @@ impl Stand {
     fn doze(&self) {
         self.daemon.sleep("bench/echo", false).unwrap();
         assert!(self.cgroup.is_frozen().unwrap());
+    }
+
+    /// A process on the node, in a cgroup, talks to the server until it is content.
+    fn talk(&self, cgroup: &Cgroup, script: &str) {
+        let to = self.node.pods[0].v4;
+        let mut command = std::process::Command::new("bash");
+        command.args(["-ec", &format!("exec 3<>/dev/tcp/{to}/{PORT}; {script}")]);
+        let mut process = Process::spawn("bash", command, Place::new(&self.node.netns, cgroup)).unwrap();
+        let status = process.wait(SOON).unwrap();
+        assert!(status.success(), "{}\n{}", process.log(), self.daemon.log());
     }
 
     fn roads(&self) -> Vec<SocketAddr> {
@@ -145,8 +161,77 @@ fn a_server_that_speaks_first_wakes_at_the_handshake() {
 }
 
 #[test]
+fn what_a_doze_was_worth_is_in_the_books() {
+    let mut stand = Stand::new("generic-tcp", None, "");
+    stand.doze();
+    // While it is awake again, the doze is behind it and booked.
+    stand.daemon.wake("bench/echo").unwrap();
+    let read = |stand: &Stand| {
+        let request = dormouse_api::savings::SavingsRequest::default();
+        stand.daemon.ask(async move |client| Ok(client.savings(&request).await?)).unwrap()
+    };
+    let savings = read(&stand);
+    let sums = savings.servers[0].sums;
+    assert_eq!(savings.servers[0].name, "bench/echo");
+    assert!(sums.dozing_hours > 0.0 && sums.awake_hours > 0.0 && sums.size_gib_hours > 0.0, "{savings:?}");
+    assert!(sums.handed_back_gib_hours == 0.0, "a doze gives no memory back: {savings:?}");
+
+    stand.daemon.end_by(nix::sys::signal::Signal::SIGTERM).unwrap();
+    stand.daemon.start(&stand.node.netns).unwrap();
+    stand.daemon.wait_for("bench/echo", Stage::Awake, SOON).unwrap();
+    assert!(read(&stand).servers[0].sums.dozing_hours >= sums.dozing_hours, "a restart forgot the doze");
+}
+
+#[test]
 fn it_dozes_by_itself_when_nobody_is_there() {
     let stand = Stand::new("generic-tcp", None, "");
     stand.daemon.wait_for("bench/echo", Stage::Dozing, Duration::from_secs(40)).unwrap();
     assert!(stand.cgroup.is_frozen().unwrap());
+}
+
+/// A name that a configuration can hold.
+fn named(cgroup: &Cgroup) -> String {
+    format!("probers = [\"/{}\"]", cgroup.path().file_name().unwrap().to_string_lossy())
+}
+
+/// Asks as an `httpGet` probe does and waits for the answer.
+const HTTP_GET: &str = "printf 'GET /healthz HTTP/1.1\\r\\n\\r\\n' >&3; head -c 4 <&3";
+
+#[test]
+fn a_local_probers_http_is_answered_and_wakes_nobody() {
+    let (prober, stranger) = (Cgroup::create("prober").unwrap(), Cgroup::create("stranger").unwrap());
+    let stand = Stand::with("generic-tcp", None, "query_every = \"100ms\"\n", &named(&prober));
+    stand.doze();
+    for probes in 1..=3 {
+        stand.talk(&prober, HTTP_GET);
+        let why = stand.daemon.why("bench/echo").unwrap();
+        // The shell writes line by line.
+        assert!(why.refused.probes >= probes, "{why:?}");
+        assert_eq!(why.stage, Stage::Dozing, "{}", stand.daemon.log());
+        assert!(why.last_wake.is_none(), "{why:?}");
+    }
+    // The same bytes of somebody else are a player's to a server of which nothing is known.
+    stand.talk(&stranger, HTTP_GET);
+    stand.daemon.wait_for("bench/echo", Stage::Awake, SOON).unwrap();
+    // Awake, probes are nobody: it falls asleep by itself while they go on.
+    let idle_again = std::time::Instant::now() + Duration::from_secs(40);
+    while stand.daemon.server("bench/echo").unwrap().stage != Stage::Dozing {
+        assert!(std::time::Instant::now() < idle_again, "{:?}", stand.daemon.why("bench/echo"));
+        stand.talk(&prober, HTTP_GET);
+    }
+}
+
+#[test]
+fn a_local_probers_silent_connection_wakes_nobody_where_the_server_speaks_first() {
+    let (prober, stranger) = (Cgroup::create("prober").unwrap(), Cgroup::create("stranger").unwrap());
+    let stand = Stand::with("generic-tcp", Some("welcome"), "first_speaker = \"server\"\n", &named(&prober));
+    stand.doze();
+    for _ in 0..3 {
+        stand.talk(&prober, "sleep 0.2; exec 3>&-");
+    }
+    let why = stand.daemon.why("bench/echo").unwrap();
+    assert_eq!(why.stage, Stage::Dozing, "{}", stand.daemon.log());
+    assert!(why.last_wake.is_none() && stand.cgroup.is_frozen().unwrap(), "{why:?}");
+    stand.talk(&stranger, "head -c 7 <&3 | grep -q welcome");
+    stand.daemon.wait_for("bench/echo", Stage::Awake, SOON).unwrap();
 }

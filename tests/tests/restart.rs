@@ -105,8 +105,8 @@ fn who_was_parked_while_no_daemon_ran_gets_in() {
 /// to the door, into the doze, out again.
 const PLACES: [&str; 21] = [
     "attach-begun",
-    "attach-done",
     "attach-noted",
+    "attach-done",
     "watched",
     "store-written",
     "doze-begun",
@@ -196,7 +196,7 @@ fn a_sleeper_that_is_told_to_stop_is_woken_for_it() {
     command.args(["--port", &PORT.to_string(), "--saves"]);
     let place = Place::new(&stand.node.pods[0].netns, &stand.pots[0].cgroup);
     let mut server = Process::spawn("echo-server", command, place).unwrap();
-    stand.start().unwrap();
+    stand.start_blind().unwrap();
     stand.doze_all().unwrap();
     server.signal(Signal::SIGTERM).unwrap();
     assert!(server.wait(SOON).unwrap().success(), "it ended by itself");

@@ -20,6 +20,7 @@ use crate::path;
 use crate::preflight::Preflight;
 use crate::problem::Problem;
 use crate::profile::{Explain, ProfileSummary, SetRequest, Target};
+use crate::savings::{Savings, SavingsRequest};
 use crate::status::{Selector, ServerStatus, Status};
 use crate::why::Why;
 
@@ -151,6 +152,10 @@ impl Client {
 
     pub async fn preflight(&self) -> Result<Preflight> {
         self.get("/v1/preflight", SLOW).await
+    }
+
+    pub async fn savings(&self, request: &SavingsRequest) -> Result<Savings> {
+        self.get(&format!("/v1/savings{}", request.query()), SLOW).await
     }
 
     pub async fn adopt(&self, request: &AdoptRequest) -> Result<AdoptResult> {

@@ -14,6 +14,7 @@ pub mod path;
 pub mod preflight;
 pub mod problem;
 pub mod profile;
+pub mod savings;
 pub mod status;
 pub mod why;
 

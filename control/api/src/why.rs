@@ -84,8 +84,24 @@ pub struct Refused {
     pub false_wakes: u64,
 }
 
+/// What the next wake will cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "lowercase")]
+pub enum NextWake {
+    /// Memory is resident: the thaw is all there is. How long the last wake from dozing took to its first answer,
+    /// nanoseconds; `None` = none was measured yet.
+    Dozing {
+        last_answer_ns: Option<u64>,
+    },
+    Deep(DeepWake),
+    /// Deep, and for this reason nobody can say.
+    Unknown {
+        reason: String,
+    },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NextWake {
+pub struct DeepWake {
     /// The estimate until the working set is back.
     pub estimate_ms: u64,
     pub working_set_bytes: u64,

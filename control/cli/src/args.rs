@@ -1,12 +1,15 @@
 //! The grammar.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dormouse_api::event::EventKind;
 use dormouse_api::status::Selector;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// Puts idle game servers to sleep and wakes them on a player's first packet.
 #[derive(Debug, Parser)]
@@ -36,6 +39,10 @@ pub struct Cli {
 pub enum Format {
     Table,
     Json,
+    /// Of `savings` only
+    Csv,
+    /// A page with plots, of `savings` only
+    Html,
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,6 +148,12 @@ pub enum Verb {
         kinds: Vec<EventKind>,
     },
 
+    /// What sleep was worth: hours in each stage, memory handed back, and what follows from it
+    ///
+    /// Hours without data count as nothing saved. Headroom for wakes is taken off. -o csv gives a line a server,
+    /// -o html a page with plots.
+    Savings(SavingsArgs),
+
     /// Undo everything that dormouse changed, and stay off; works without the daemon
     Off,
 
@@ -196,6 +209,64 @@ pub struct Filter {
     pub profile: Option<String>,
 }
 
+/// Which period, and at what price.
+#[derive(Debug, Args)]
+pub struct SavingsArgs {
+    #[command(flatten)]
+    pub servers: Filter,
+    /// How long ago it begins, or a date [default: 30days]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// How long ago it ends, or a date [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Count what servers in mode observe would have saved
+    #[arg(long)]
+    pub estimate: bool,
+    /// What a GiB of memory costs a month
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    pub price: Option<f64>,
+    /// What the wear of a TiB written to swap costs: the drive's price / the TiB that it may be written
+    #[arg(long, value_name = "PRICE", value_parser = price, default_value = "0")]
+    pub wear_price: f64,
+    /// Today's margin in percent, to see what it becomes
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub margin: Option<f64>,
+}
+
+/// A moment, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Ago(Duration),
+    /// Milliseconds since 1970.
+    At(u64),
+}
+
+impl When {
+    pub fn at_ms(self, now_ms: u64) -> u64 {
+        match self {
+            Self::Ago(ago) => now_ms.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
+            Self::At(at_ms) => at_ms,
+        }
+    }
+}
+
+impl FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = humantime::parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let here =
+            |time: jiff::civil::DateTime| time.to_zoned(TimeZone::system()).ok().map(|at| at.timestamp());
+        let at = text.parse::<Timestamp>().ok().or_else(|| text.parse().ok().and_then(here));
+        at.and_then(|at| u64::try_from(at.as_millisecond()).ok())
+            .map(Self::At)
+            .ok_or_else(|| "say how long ago (30days, 12h) or when (2026-11-01, 2026-11-01T18:00)".to_owned())
+    }
+}
+
 /// Which servers; it must be said.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
@@ -236,6 +307,20 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn price(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|price: &f64| price.is_finite() && *price >= 0.0)
+        .ok_or_else(|| "say a number, such as 3.50".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|percent| (0.0..100.0).contains(percent))
+        .ok_or_else(|| "say a number from 0 to below 100".to_owned())
+}
+
 fn kind(name: &str) -> Result<EventKind, String> {
     EventKind::from_name(name)
         .ok_or_else(|| format!("no such type; known: {}", EventKind::ALL.map(EventKind::name).join(", ")))
@@ -243,10 +328,19 @@ fn kind(name: &str) -> Result<EventKind, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::When;
     use clap::CommandFactory;
 
     #[test]
     fn the_grammar_is_sound() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_moment_is_an_age_or_a_date() {
+        assert_eq!("1h".parse::<When>().unwrap().at_ms(3_600_005), 5);
+        assert_eq!("2026-11-18T11:06:40Z".parse::<When>().unwrap(), When::At(1_795_000_000_000));
+        assert!(matches!("2026-11-18".parse::<When>().unwrap(), When::At(_)));
+        assert!("tomorrow".parse::<When>().is_err());
     }
 }

@@ -8,6 +8,7 @@ mod output;
 mod render;
 mod units;
 mod verbs;
+mod worth;
 
 use std::process::ExitCode;
 

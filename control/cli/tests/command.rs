@@ -12,6 +12,7 @@ use dormouse_api::command::{Phases, WakeResult};
 use dormouse_api::event::{Event, EventKind};
 use dormouse_api::preflight::{Check, CheckResult, Preflight};
 use dormouse_api::profile::{Explain, Layer, LayerValue, Setting};
+use dormouse_api::savings::{DaySavings, Paper, Savings, ServerSavings, Sums};
 use dormouse_api::status::{Guard, HandedBack, Kept, Mode, NodeStatus, ServerStatus, Stage, Status};
 use support::{Daemon, code, dormouse, stderr, stdout};
 
@@ -54,6 +55,7 @@ fn node() -> NodeStatus {
         kept: 0,
         servers_bytes: 116 << 20,
         headroom_bytes: 0,
+        short_bytes: 0,
         total_bytes: 4 << 30,
         handed_back: HandedBack { bytes: 0, estimated: false },
         guard: Guard::Ok,
@@ -116,8 +118,23 @@ fn script(question: &str) -> (u16, String) {
             (200, lines.concat())
         }
         "GET /v1/preflight" => ok(&preflight()),
+        "GET /v1/savings?since_at_ms=1794136000000&until_at_ms=1795000000000" => ok(&savings()),
         // Somebody else than the daemon: no problem in the body.
         _ => (404, "what?".to_owned()),
+    }
+}
+
+fn savings() -> Savings {
+    let paper = Paper { deep_hours: 100.0, handed_back_gib_hours: 80.0, ..Paper::default() };
+    let sums = Sums { awake_hours: 240.0, size_gib_hours: 240.0, paper, ..Sums::default() };
+    Savings {
+        node: "fra-1".into(),
+        since_at_ms: NOW - 864_000_000,
+        until_at_ms: NOW,
+        covered_hours: 240.0,
+        headroom_gib_hours: 0.0,
+        servers: vec![ServerSavings { name: "a/b".into(), profile: "luanti".into(), sums }],
+        days: vec![DaySavings { start_at_ms: NOW - 864_000_000, sums }],
     }
 }
 
@@ -188,6 +205,28 @@ fn a_refusal_is_3_and_does_not_stop_the_others() {
 }
 
 #[test]
+fn savings_are_a_table_json_csv_or_a_page() {
+    let daemon = Daemon::start(script);
+    let run = |more: &[&str]| {
+        let period = ["savings", "--since", "2026-11-08T11:06:40Z", "--until", "2026-11-18T11:06:40Z"];
+        let output = daemon.run(&[&period, more].concat());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stdout(&output).to_owned()
+    };
+    assert!(run(&[]).contains("Density      1.00 servers where one stood"));
+    assert!(
+        run(&["--estimate", "--margin", "58"]).contains("Margin       58 % becomes 72 % at this density")
+    );
+    let json: serde_json::Value = serde_json::from_str(&run(&["-o", "json", "--estimate"])).unwrap();
+    assert_eq!(
+        (json["total"]["deep_hours"].as_f64(), json["worth"]["density"].as_f64()),
+        (Some(100.0), Some(1.5))
+    );
+    assert!(run(&["-o", "csv"]).ends_with("a/b,luanti,240.0000,0.0000,0.0000,0.0000,240.0000,0.0000,0\r\n"));
+    assert!(run(&["-o", "html"]).starts_with("<!doctype html>"));
+}
+
+#[test]
 fn usage_is_2() {
     let daemon = Daemon::start(script);
     for words in [
@@ -196,6 +235,9 @@ fn usage_is_2() {
         &["keep", "a/b", "--for", "0s", "--reason", "x"],
         &["keep", "a/b", "--for", "6h"],
         &["events", "--type", "knock"],
+        &["status", "-o", "csv"],
+        &["savings", "--since", "tomorrow"],
+        &["savings", "--margin", "100"],
         &["profile", "set", "a/b", "doze_after", "--for", "1h"],
         &["profile", "set", "a/b", "doze_after", "5m"],
         &["profile", "unset", "a/b"],

@@ -3,10 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs, io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -26,6 +25,7 @@ use crate::{
         link::{self, HostEnd},
         mounts::{CgroupRoot, Controllers, MountError},
         netlink::NetlinkError,
+        probers::tree_ids,
         process::ProcessError,
         resolve::{Found, ResolveError},
         selector::Selector,
@@ -37,7 +37,7 @@ use crate::{
     netns::{Helper, NamespaceSockets, NetnsError},
     sleep::{Asleep, Manners, Node, Sleeper, Ways},
     stage::Obstacle,
-    undo::{Change, UndoError, UndoLog},
+    undo::{Change, Outcome, UndoError, UndoLog},
 };
 
 /// What is known of a server before it is looked for.
@@ -177,11 +177,13 @@ impl Place {
         let mut address = IpAddr::from(Ipv4Addr::LOCALHOST);
         if found.host_network || wanted.loopback_wakes {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
-            let pin = self.node.door().attach_cgroup(&found.cgroup)?;
-            UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?
-                .before(Change::Pin { path: pin.clone() })?;
+            let pin = self.node.door().cgroup_pin(&found.cgroup)?;
+            self.note(wanted, [Change::Pin { path: pin.clone() }])?;
+            self.node.door().attach_cgroup(&found.cgroup, &pin)?;
             pins.push(pin);
-            for scope in cgroup_ids(&found.cgroup)? {
+            for scope in tree_ids(&found.cgroup)
+                .map_err(|source| BringUpError::Read { path: found.cgroup.clone(), source })?
+            {
                 let flags = flag | server_flag::SIGNAL_ONLY;
                 self.watch(wanted, &ports, scope, flags, brought_keys)?;
             }
@@ -195,11 +197,14 @@ impl Place {
                 Ok(veths) => {
                     for veth in veths {
                         failpoint::at("attach-begun");
-                        let attachment = self.node.door().attach(veth.host_end.ifindex)?;
-                        failpoint::at("attach-done");
-                        self.note_attachment(wanted, &attachment)?;
-                        attachments.push(attachment);
+                        let attachment = self.node.door().plan(veth.host_end.ifindex)?;
+                        // The way back in the log is walked from its end: the qdisc goes after its filters.
+                        self.note(wanted, attachment.changes().into_iter().rev())?;
                         failpoint::at("attach-noted");
+                        let attached = self.node.door().attach(&attachment);
+                        attachments.push(attachment);
+                        attached?;
+                        failpoint::at("attach-done");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
                         failpoint::at("watched");
@@ -231,8 +236,11 @@ impl Place {
             sockets,
         ));
         self.node.settle(&sleeper);
-        if !sleeps_on && let Err(error) = sleeper.wake_waiting() {
-            tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
+        if !sleeps_on {
+            if let Err(error) = sleeper.wake_waiting() {
+                tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
+            }
+            sleeper.put_back_limits();
         }
         Ok(Brought {
             found,
@@ -254,10 +262,18 @@ impl Place {
         self.node.slots.set(brought.sleeper.slot, None);
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
+            let is_gone = |change: &Change| match change {
+                Change::CgroupValue { .. } => false,
+                // Of an earlier daemon's making, perhaps; it stays noted while others use it.
+                Change::Clsact { .. } => {
+                    matches!(change.put_back(), Ok(outcome) if outcome != Outcome::InUse)
+                }
+                _ => true,
+            };
             let gone = contents
                 .pending
                 .iter()
-                .filter(|entry| !matches!(entry.change, Change::CgroupValue { .. }))
+                .filter(|entry| is_gone(&entry.change))
                 .map(|entry| entry.seq)
                 .collect::<Vec<_>>();
             self.node.clerk.done(log, gone);
@@ -278,7 +294,9 @@ impl Place {
         }
         if !keys.iter().any(|key| scopes.contains(&key.scope)) {
             for pin in pins {
-                let _ = fs::remove_file(pin);
+                if let Err(error) = (Change::Pin { path: pin.clone() }).put_back() {
+                    tracing::warn!(%error, "the door could not be taken off; `dormouse off` will");
+                }
             }
         }
     }
@@ -316,10 +334,10 @@ impl Place {
     }
 
     /// Links and filters are changes like any other: `off` must find them.
-    fn note_attachment(&self, wanted: &Wanted, attachment: &Attachment) -> Result<(), UndoError> {
+    fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;
-        for change in attachment.changes() {
+        for change in changes {
             if !known.iter().any(|entry| entry.change == change) {
                 log.before(change)?;
             }
@@ -407,18 +425,4 @@ fn is_true(asleep: &Asleep, freezer: &Freezer) -> bool {
         (DozeBy::Throttle, None) => false,
         (DozeBy::Freeze, _) => freezer.state().is_ok_and(|state| state.set),
     }
-}
-
-/// The ids of a cgroup and of all below it: a socket belongs to the cgroup of the process that made it. The
-/// inode of a cgroup's directory is its id (fs/kernfs, 64-bit).
-fn cgroup_ids(cgroup: &Path) -> Result<Vec<u64>, BringUpError> {
-    let read = |source| BringUpError::Read { path: cgroup.to_owned(), source };
-    let mut ids = vec![fs::metadata(cgroup).map_err(read)?.ino()];
-    for entry in fs::read_dir(cgroup).map_err(read)? {
-        let entry = entry.map_err(read)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            ids.extend(cgroup_ids(&entry.path())?);
-        }
-    }
-    Ok(ids)
 }

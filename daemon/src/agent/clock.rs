@@ -1,7 +1,10 @@
 //! Three clocks meet in the daemon: the door's (`CLOCK_MONOTONIC`, nanoseconds), the stage machine's
 //! (`CLOCK_BOOTTIME`) and people's (milliseconds since 1970).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicI64, Ordering::SeqCst},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -27,12 +30,28 @@ pub fn unix_now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// A time of the boot clock for people.
+/// A time of the boot clock for people: the same answer however often it is asked, unless the wall clock was
+/// set meanwhile. Who compares two answers must not find a change where nothing happened.
 pub fn unix_from_boot_ms(at: Duration) -> u64 {
-    let (now, unix) = (boot_now(), unix_now_ms());
-    match now.checked_sub(at) {
-        Some(ago) => unix.saturating_sub(ago.as_millis() as u64),
-        None => unix + at.saturating_sub(now).as_millis() as u64,
+    let unix = at.as_nanos() as i64 + unix_minus_boot();
+    (unix / 1_000_000).max(0) as u64
+}
+
+/// How far the two clocks are apart, nanoseconds. Kept until they differ by more than reading them one after
+/// the other and slewing (adjtimex(2), at most 0.5 ms a second) explain: then the wall clock was set.
+fn unix_minus_boot() -> i64 {
+    const SET: u64 = 1_000_000_000;
+    static KEPT: AtomicI64 = AtomicI64::new(0);
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = unix.as_nanos() as i64 - boot_now().as_nanos() as i64;
+    let kept = KEPT.load(SeqCst);
+    if now.abs_diff(kept) < SET {
+        return kept;
+    }
+    // Whoever was first decides for all.
+    match KEPT.compare_exchange(kept, now, SeqCst, SeqCst) {
+        Ok(_) => now,
+        Err(other) => other,
     }
 }
 
@@ -65,6 +84,15 @@ pub fn local_weekday_and_minute() -> (u8, u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_for_people_is_one_time_however_often_it_is_asked() {
+        let at = boot_now();
+        let first = unix_from_boot_ms(at);
+        for _ in 0..100_000 {
+            assert_eq!(unix_from_boot_ms(at), first);
+        }
+    }
 
     #[test]
     fn the_clocks_agree_on_now() {

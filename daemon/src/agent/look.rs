@@ -12,7 +12,7 @@ use dormouse_packet::Class;
 use super::{
     Agent, BringUpError, Brought, Message,
     bring_up::{Port, Wanted},
-    clock::{boot_from_monotonic, boot_now},
+    clock::{boot_from_monotonic, boot_now, unix_now_ms},
     managed::{Here, Managed, Presence},
     saved,
 };
@@ -29,7 +29,10 @@ impl Managed {
     pub fn due(&self) -> Instant {
         match &self.presence {
             Presence::Absent { again, .. } => *again,
-            Presence::Here(_) => self.next_look,
+            Presence::Here(here) => match here.look_at_road {
+                Some(road) if here.machine.stage() == Stage::Awake => road.min(self.next_look),
+                _ => self.next_look,
+            },
             Presence::Looking => Instant::now() + std::time::Duration::from_mins(1),
         }
     }
@@ -164,7 +167,10 @@ impl Agent {
         };
         tracing::info!(server = name, cgroup = %brought.found.cgroup.display(), stage = machine.stage().word(), "watched");
         managed.cpu = None;
-        managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine }));
+        let look_at_road = managed.plan_road(brought.obstacle.is_some());
+        let end = self.watch_end(name, generation, brought.found.main);
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine, end, look_at_road }));
         managed.next_look = Instant::now();
         self.adopt_memory(name);
         if let Some(managed) = self.servers.get_mut(name)
@@ -173,6 +179,7 @@ impl Agent {
             managed.history.counters_then =
                 self.place.node.door().counters(here.brought.sleeper.slot).unwrap_or_default();
         }
+        self.read_size(name);
     }
 
     /// Another server that claims the same cgroup: neither may freeze it, since the players of each would find it
@@ -190,7 +197,7 @@ impl Agent {
         })
     }
 
-    fn look_at(&mut self, name: &str) {
+    pub(super) fn look_at(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let Presence::Here(here) = &managed.presence else { return };
         let alive = here.brought.found.main.is_alive();
@@ -200,11 +207,10 @@ impl Agent {
             return self.lost(name, if gone { "its process is gone" } else { "its process was replaced" });
         }
         if !here.brought.host_ends.iter().all(is_there) {
-            return self.re_hang(name);
+            return self.re_hang(name, "its veth was replaced");
         }
-        if here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop() {
-            // Frozen it can't save its world, and would be killed in the end.
-            self.feed(name, Event::ServerStopping);
+        if here.look_at_road.is_some_and(|at| at <= Instant::now()) && here.machine.stage() == Stage::Awake {
+            return self.re_hang(name, "its road missed the door and is looked at again");
         }
         let observation = self.observe(name);
         if let Some(observation) = observation {
@@ -219,6 +225,7 @@ impl Agent {
     /// The process is gone: the gate opens, the door comes off, and the server is looked for again.
     fn lost(&mut self, name: &str, why: &str) {
         tracing::info!(server = name, "{why}");
+        self.books.lose(name, boot_now(), unix_now_ms());
         let was = self.servers.get(name).map(Managed::stage);
         self.feed(name, Event::ServerGone);
         if was.is_some_and(|stage| stage != Stage::Awake) {
@@ -241,10 +248,10 @@ impl Agent {
     }
 
     /// The road to it is another one: it is woken, and the door is hung anew. Its stage machine goes on.
-    fn re_hang(&mut self, name: &str) {
-        tracing::info!(server = name, "its veth was replaced");
+    fn re_hang(&mut self, name: &str, why: &str) {
+        tracing::info!(server = name, "{why}");
         let Some(managed) = self.servers.get_mut(name) else { return };
-        let absent = Presence::Absent { reason: "its veth was replaced".to_owned(), again: Instant::now() };
+        let absent = Presence::Absent { reason: why.to_owned(), again: Instant::now() };
         let slot = managed.slot;
         if let Presence::Here(here) = std::mem::replace(&mut managed.presence, absent) {
             let _ = here.brought.sleeper.wake_waiting();
@@ -256,7 +263,7 @@ impl Agent {
     }
 
     /// What the machine needs to know; `None` while the server is being moved.
-    fn observe(&mut self, name: &str) -> Option<Observation> {
+    pub(super) fn observe(&mut self, name: &str) -> Option<Observation> {
         let shared_cgroup = self.shared_cgroup(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);
@@ -335,7 +342,7 @@ impl Agent {
 }
 
 /// By number and name: nix 0.30 tells of a number that is gone as of an empty name.
-fn is_there(end: &HostEnd) -> bool {
+pub(super) fn is_there(end: &HostEnd) -> bool {
     nix::net::if_::if_indextoname(end.ifindex).is_ok_and(|name| name.to_bytes() == end.name.as_bytes())
 }
 

@@ -11,9 +11,9 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{command::Phases, why};
 use tokio::sync::oneshot;
 
-use super::{bring_up::Brought, clock::boot_now};
+use super::{bring_up::Brought, clock::boot_now, signs::EndWatch};
 use crate::{
-    config,
+    config, failpoint,
     memory::regions::Skip,
     sleep::Woken,
     stage::{Machine, Refusal, Stage},
@@ -34,6 +34,8 @@ pub struct Managed {
     /// Connections were made to it since its accept queue was looked at.
     pub connections_came: bool,
     pub history: History,
+    /// How long to wait before its road is looked at again.
+    road_wait: Duration,
     /// Clients whose bytes were noise, to be hung up on together.
     pub strangers: BTreeSet<SocketAddr>,
     /// Operators who wait for the answer to `sleep`.
@@ -58,6 +60,11 @@ pub enum Presence {
 pub struct Here {
     pub brought: Brought,
     pub machine: Machine,
+    /// Says when its process ends.
+    #[expect(dead_code, reason = "it waits until it is dropped")]
+    pub end: Option<EndWatch>,
+    /// When a road that misses the door is looked at again.
+    pub look_at_road: Option<Instant>,
 }
 
 /// What is remembered for `status` and `why`.
@@ -108,6 +115,7 @@ impl Managed {
             cpu: None,
             connections_came: false,
             history: History::default(),
+            road_wait: RETRY,
             strangers: BTreeSet::new(),
             asked_to_sleep: vec![],
             asked_to_wake: vec![],
@@ -131,6 +139,15 @@ impl Managed {
     /// Not found: left alone for a while.
     pub fn absent(&mut self, reason: String) {
         self.presence = Presence::Absent { reason, again: Instant::now() + RETRY };
+    }
+
+    /// When to look again at the road of a server that was just found: a pod's network may still be in the
+    /// making, but each look costs a second of test datagrams. `None` = the road is right.
+    pub fn plan_road(&mut self, misses_the_door: bool) -> Option<Instant> {
+        const LONGEST: Duration = Duration::from_mins(10);
+        let wait = self.road_wait;
+        self.road_wait = if misses_the_door { (wait * 2).min(LONGEST) } else { RETRY };
+        misses_the_door.then(|| Instant::now() + wait)
     }
 
     /// A connection was made to it: its accept queue is looked at soon, however many come.
@@ -158,6 +175,7 @@ impl Managed {
         const SOON: Duration = Duration::from_millis(50);
         let Some(here) = self.here() else { return };
         let usual = if here.machine.stage().by().is_some() { ASLEEP } else { AWAKE };
+        let usual = failpoint::look_every().unwrap_or(usual);
         let deadline = here.machine.next_deadline().map(|at| at.saturating_sub(boot_now()).max(SOON));
         let wait = deadline.map_or(usual, |deadline| deadline.min(usual));
         self.next_look = Instant::now() + wait;

@@ -2,6 +2,7 @@
 //! orders go out to threads of their own; nothing here blocks, and nothing here is on a packet's way.
 
 mod answers;
+mod books;
 mod bring_up;
 pub(crate) mod clock;
 mod evidence;
@@ -10,8 +11,11 @@ mod look;
 mod managed;
 mod operator;
 mod orders;
+mod pool;
+mod probers;
 mod reports;
 mod saved;
+mod signs;
 mod start;
 mod status;
 
@@ -33,8 +37,11 @@ use managed::Managed;
 
 use crate::{
     config::{self, Loaded},
+    discover::process::Resident,
     guard,
     metrics::Metrics,
+    pool::Pool,
+    savings::Books,
     sleep::Report,
     stage, undo,
 };
@@ -58,6 +65,15 @@ enum Message {
         generation: u64,
         done: orders::Done,
     },
+    /// The main process of a server has ended.
+    Ended {
+        server: String,
+        generation: u64,
+    },
+    /// A link of the node came, went, or was renamed.
+    LinksChanged,
+    /// What servers hold was read.
+    Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
     HangUp(String),
     /// An operator asks.
@@ -73,6 +89,9 @@ pub struct Agent {
     paths: guard::Paths,
     place: Arc<Place>,
     metrics: Arc<Metrics>,
+    books: Arc<Books>,
+    /// As it was drawn up last.
+    pool: Pool,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -90,11 +109,20 @@ impl Agent {
         self.end_leftovers();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut probers = tokio::time::interval(probers::LOOK_FOR_PROBERS);
+        probers.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stops = tokio::time::interval(signs::LOOK_FOR_STOPS);
+        stops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut booking = tokio::time::interval(books::EVERY);
+        booking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let next = self.next_look();
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
+                        if let Err(error) = self.books.write(unix_now_ms()) {
+                            tracing::warn!("{error}");
+                        }
                         // SIGTERM decides nothing: sleepers sleep on, the guard watches (design §3).
                         let _ = done.send(());
                         return;
@@ -104,6 +132,9 @@ impl Agent {
                 },
                 () = tokio::time::sleep_until(next.into()) => self.look_at_due(),
                 _ = housekeeping.tick() => self.keep_house(),
+                _ = probers.tick() => self.look_for_probers(),
+                _ = stops.tick() => self.look_for_stops(),
+                _ = booking.tick() => self.keep_books(),
             }
         }
     }
@@ -113,6 +144,9 @@ impl Agent {
             Message::Report(report) => self.report(report),
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
+            Message::Ended { server, generation } => self.ended(&server, generation),
+            Message::LinksChanged => self.links_changed(),
+            Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
@@ -127,6 +161,7 @@ impl Agent {
             if off { self.turn_off() } else { self.turn_on() }
         }
         self.measure();
+        self.draw_up_the_pool();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
         }
@@ -135,6 +170,9 @@ impl Agent {
     /// What only counts up elsewhere is read off.
     fn measure(&self) {
         self.metrics.guard_up(guard::is_running(&self.paths));
+        if let Ok(unparsed) = self.place.node.door().unparsed() {
+            self.metrics.unparsed(unparsed);
+        }
         for (name, managed) in &self.servers {
             let Some(here) = managed.here() else { continue };
             let sleeper = &here.brought.sleeper;
@@ -223,6 +261,7 @@ impl Agent {
                 if let Err(error) = here.brought.sleeper.wake_waiting() {
                     tracing::warn!(server = %here.brought.sleeper.name, %error, "could not be woken; the guard and `off` will");
                 }
+                here.brought.sleeper.put_back_limits();
                 place.take_down(&here.brought);
             });
         }
@@ -297,6 +336,20 @@ impl Agent {
     /// Tells the journal of something about a server.
     fn tell(&self, server: &str, kind: EventKind, detail: Option<String>) {
         self.journal.note(self.told(server, kind, detail));
+    }
+
+    fn tell_of_node(&self, kind: EventKind, detail: String) {
+        let told = Told {
+            at_ms: unix_now_ms(),
+            kind,
+            server: None,
+            profile: None,
+            from: None,
+            class: None,
+            phases: None,
+            detail: Some(detail),
+        };
+        self.journal.note(told);
     }
 
     fn told(&self, server: &str, kind: EventKind, detail: Option<String>) -> Told {

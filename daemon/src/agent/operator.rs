@@ -9,12 +9,13 @@ use dormouse_api::{
     event::Event,
     preflight::Preflight,
     profile::{Explain, ProfileSummary, SetRequest, Target},
+    savings::{Savings, SavingsRequest},
     status::{Mode, Selector, ServerStatus, Status},
     why::Why,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Handle, Message};
+use super::{Handle, Message, clock::unix_now_ms, status::node_name};
 use crate::{
     adopt, config, preflight,
     socket::{Answer, Operator},
@@ -100,6 +101,12 @@ impl Operator for Handle {
         let node = self.config.clone();
         let looked = tokio::task::spawn_blocking(move || preflight::preflight(&node));
         looked.await.map_err(|error| Problem::internal(error.to_string()))
+    }
+
+    async fn savings(&self, request: SavingsRequest) -> Answer<Savings> {
+        let books = Arc::clone(&self.books);
+        let read = tokio::task::spawn_blocking(move || books.read(node_name(), &request, unix_now_ms()));
+        read.await.map_err(|error| Problem::internal(error.to_string()))?
     }
 
     async fn adopt(&self, request: AdoptRequest) -> Answer<AdoptResult> {

@@ -12,6 +12,7 @@ use dormouse_packet::Class;
 
 use super::{
     Agent, Message,
+    clock::unix_now_ms,
     managed::{HandedBack, Managed, Presence},
     saved,
 };
@@ -30,7 +31,7 @@ use crate::{
     },
     sleep::{Back, DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
-    undo::Change,
+    undo::{Change, name_on_disk},
 };
 
 /// What became of an order.
@@ -196,6 +197,13 @@ impl Agent {
         }
     }
 
+    /// A page-out lifted limits; the server is awake.
+    pub(super) fn put_back_limits(&self, name: &str) {
+        let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        tokio::task::spawn_blocking(move || sleeper.put_back_limits());
+    }
+
     pub(super) fn done(&mut self, name: &str, generation: u64, done: Done) {
         let Some(managed) = self.servers.get_mut(name).filter(|managed| managed.generation == generation)
         else {
@@ -219,10 +227,18 @@ impl Agent {
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
-            Done::Deep(Ok((out, swapped))) => self.deep(name, &out, swapped),
-            Done::Deep(Err(reason)) => {
-                tracing::warn!(server = name, reason, "page-out failed");
-                self.feed(name, Event::DeepAborted { reason });
+            Done::Deep(outcome) => {
+                // Woken meanwhile, maybe before a limit was lifted.
+                if managed.stage().by().is_none() {
+                    self.put_back_limits(name);
+                }
+                match outcome {
+                    Ok((out, swapped)) => self.deep(name, &out, swapped),
+                    Err(reason) => {
+                        tracing::warn!(server = name, reason, "page-out failed");
+                        self.feed(name, Event::DeepAborted { reason });
+                    }
+                }
             }
             Done::Thawed(outcome) => self.thawed(name, outcome),
             Done::Woken(Ok(woken)) => {
@@ -235,6 +251,16 @@ impl Agent {
             Done::Evidence(gathered) => {
                 managed.history.save = gathered.save;
                 managed.history.watchdog = gathered.watchdog;
+                if let Some(obstacle) = gathered.obstacle
+                    && let Presence::Here(here) = &mut managed.presence
+                {
+                    tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
+                    here.brought.obstacle = Some(obstacle);
+                    // The machine must know of it before it decides by the evidence.
+                    if let Some(observation) = self.observe(name) {
+                        self.feed(name, Event::Observed(observation));
+                    }
+                }
                 self.feed(name, Event::Evidence(gathered.evidence));
             }
             Done::Canary(Ok(())) => self.feed(name, Event::CanaryOk),
@@ -251,6 +277,7 @@ impl Agent {
         managed.history.left_alone.clone_from(&out.skipped);
         tracing::info!(server = name, ?out, swapped, "paged out");
         self.metrics.swap_written(name, out.paged_out);
+        self.books.wrote(name, &managed.config.profile.name, unix_now_ms(), out.paged_out);
         // Who came meanwhile has it all back already, or is about to.
         if managed.stage().by().is_some() {
             managed.history.handed_back = Some(HandedBack {
@@ -326,6 +353,7 @@ impl Agent {
             managed.history.scan_addresses.clear();
             managed.history.expired_then = managed.expired();
         }
+        self.book(name);
         match after {
             Stage::Dozing { by } => {
                 let how = if by == DozeBy::Freeze { "frozen" } else { "throttled" };
@@ -381,7 +409,7 @@ const SWEEP_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 fn working_set_file(run_dir: &Path, name: &str) -> PathBuf {
     let folder = run_dir.join("working-sets");
     let _ = std::fs::create_dir_all(&folder);
-    folder.join(name.replace('%', "%25").replace('/', "%2F"))
+    folder.join(name_on_disk(name))
 }
 
 /// The memory of all processes of a cgroup.

@@ -78,7 +78,7 @@ impl Agent {
     }
 
     fn knock(&mut self, name: &str, knock: &Knock) {
-        if knock.class == Class::Noise || knock.class == Class::Probe {
+        if knock.class == Class::Noise {
             let mut told = self.told(name, EventKind::Refused, Some("not the game's protocol".to_owned()));
             told.from = Some(knock.from.to_string());
             told.class = Some(told_class(knock.class));
@@ -166,7 +166,7 @@ impl Agent {
         });
         managed.history.answer_awaited =
             Some(AwaitedAnswer { woken: *woken, until: Instant::now() + ANSWER_WITHIN });
-        managed.history.handed_back = None;
+        let paged_out = managed.history.handed_back.take().is_some() || deep;
         managed.next_look = Instant::now() + LOOK_FOR_ANSWER;
         let by = woken.by;
         let from_by = if deep { Stage::Deep { by } } else { Stage::Dozing { by } };
@@ -183,6 +183,9 @@ impl Agent {
         told.phases = Some(phases(woken, None));
         self.journal.note(told);
         tracing::info!(server = name, replayed = woken.replayed, was = stage.word(), "woken");
+        if paged_out {
+            self.put_back_limits(name);
+        }
     }
 
     /// Whether the door has seen the first answer after a wake.

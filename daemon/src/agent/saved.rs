@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     failpoint,
     stage::{Demotion, Saved},
+    undo::name_on_disk,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -33,7 +34,7 @@ fn boot_id() -> String {
 }
 
 fn file_name(server: &str) -> String {
-    format!("{}.json", server.replace('%', "%25").replace('/', "%2F"))
+    format!("{}.json", name_on_disk(server))
 }
 
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {

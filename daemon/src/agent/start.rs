@@ -15,7 +15,7 @@ use std::{
 use dormouse_abi::node;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Agent, Journal, Message, Place, saved};
+use super::{Agent, Journal, Message, Place, saved, signs};
 use crate::{
     config::{self, Loaded},
     discover::mounts::{CgroupRoot, MountError},
@@ -23,6 +23,9 @@ use crate::{
     guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
+    pool::Pool,
+    preflight::features,
+    savings::Books,
     sleep::{Node, watch},
     socket,
 };
@@ -37,6 +40,7 @@ pub struct Handle {
     pub(super) journal: Arc<Journal>,
     pub(super) config: config::Node,
     pub(super) place: Arc<Place>,
+    pub(super) books: Arc<Books>,
 }
 
 impl Handle {
@@ -113,14 +117,22 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             let _ = forward.send(Message::Report(report));
         }
     });
+    if let Err(error) = signs::watch_links(outbox.clone()) {
+        tracing::warn!(%error, "lost veths will be noticed late");
+    }
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {
         outbox: outbox.clone(),
         journal: Arc::clone(&journal),
         config: config.clone(),
         place: Arc::clone(&place),
+        books: Arc::clone(&books),
     };
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
+    let features = features::features(&config);
+    features::tell(&features);
+    metrics.kernel_features(&features);
     if let Some(address) = config.metrics_listen {
         serve_metrics(address, &metrics);
     }
@@ -140,6 +152,8 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         off: paths.is_off(),
         place,
         metrics,
+        books,
+        pool: Pool::default(),
         config,
         paths,
         loaded: Loaded::default(),

@@ -6,7 +6,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{
     profile,
     status::{Guard, HandedBack, Kept, Mode, NodeStatus, ServerStatus, Stage as ToldStage},
-    why::{Deciding, Refused, SleeperMemory, Why},
+    why::{Deciding, NextWake, Refused, SleeperMemory, Why},
 };
 use dormouse_packet::Class;
 
@@ -20,7 +20,7 @@ use crate::{
     config,
     door::monotonic_ns,
     limits,
-    memory::regions::Skip,
+    memory::{group::Group, regions::Skip},
     stage::{Next, Reason, Stage},
 };
 
@@ -33,9 +33,7 @@ impl Agent {
         let kept = |managed: &&Managed| managed.here().is_some_and(|here| here.machine.why().kept.is_some());
         let handed = |managed: &Managed| managed.history.handed_back;
         NodeStatus {
-            name: nix::unistd::gethostname()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default(),
+            name: node_name(),
             off: self.off,
             now_at_ms: unix_now_ms(),
             awake: count(ToldStage::Awake),
@@ -44,7 +42,8 @@ impl Agent {
             waking: count(ToldStage::Waking),
             kept: self.servers.values().filter(kept).count() as u32,
             servers_bytes: servers.iter().map(|server| server.resident_bytes).sum(),
-            headroom_bytes: 0,
+            headroom_bytes: self.pool.headroom,
+            short_bytes: self.pool.short(),
             total_bytes: total_memory(),
             handed_back: HandedBack {
                 bytes: self.servers.values().filter_map(handed).map(|h| h.bytes).sum(),
@@ -128,7 +127,9 @@ impl Agent {
             memory: managed.history.handed_back.map(|handed| SleeperMemory {
                 handed_back: HandedBack { bytes: handed.bytes, estimated: handed.estimated },
                 size_bytes,
-                current_bytes: None,
+                current_bytes: managed
+                    .here()
+                    .and_then(|here| Group::new(here.brought.found.cgroup.clone()).current().ok()),
                 swap_written_bytes: handed.written_bytes,
             }),
             refused: Refused {
@@ -139,10 +140,21 @@ impl Agent {
                 scan_addresses: managed.history.scan_addresses.len() as u64,
                 false_wakes: 0,
             },
-            // Foretold once the node measures its disk and keeps headroom.
-            next_wake: None,
+            next_wake: next_wake(managed),
             last_wake: managed.history.last_wake.clone(),
         }
+    }
+}
+
+fn next_wake(managed: &Managed) -> Option<NextWake> {
+    match managed.stage() {
+        Stage::Awake | Stage::Waking => None,
+        Stage::Dozing { .. } => {
+            let last = managed.history.last_wake.as_ref();
+            let dozing = last.filter(|wake| wake.from_stage == ToldStage::Dozing);
+            Some(NextWake::Dozing { last_answer_ns: dozing.and_then(|wake| wake.phases.first_answer_ns) })
+        }
+        Stage::Deep { .. } => Some(NextWake::Unknown { reason: "device not measured".to_owned() }),
     }
 }
 
@@ -279,6 +291,11 @@ fn relative(cgroup: &std::path::Path, root: &std::path::Path) -> String {
     cgroup
         .strip_prefix(root)
         .map_or_else(|_| cgroup.display().to_string(), |rest| format!("/{}", rest.display()))
+}
+
+/// The machine's host name.
+pub fn node_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn total_memory() -> u64 {

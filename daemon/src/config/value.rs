@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::profile::Ready;
 use super::window;
+use crate::discover::probers::ProberGlob;
 use crate::limits::{BringBack, DozeBy, FirstSpeaker, Floor, Mode, Reaction, Window};
 
 pub trait Value: Sized {
@@ -125,6 +126,9 @@ texts!(PathBuf, "expected an absolute path", |text| Some(PathBuf::from(text))
 texts!(PortSpec, "expected a port like \"tcp/25565\" or \"udp/30000\"", PortSpec::parse);
 texts!(Window, "expected hours like \"18:00-23:00\" or \"fri,sat 18:00-02:00\"", window::parse);
 
+texts!(ProberGlob, "expected a cgroup below the root, as \"/system.slice/kubelet.service\"", |text| {
+    text.parse().ok()
+});
 texts!(glob::Pattern, "expected a file name or pattern like \"world/*.wld\"", |text| {
     if text.is_empty() { None } else { glob::Pattern::new(text).ok() }
 });

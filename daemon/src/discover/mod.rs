@@ -5,6 +5,7 @@ pub mod command;
 pub mod link;
 pub mod mounts;
 pub mod netlink;
+pub mod probers;
 pub mod process;
 pub mod profile;
 pub mod resolve;

@@ -167,7 +167,11 @@ impl Selector {
         name: &str,
     ) -> Result<(PathBuf, Option<ProcessId>), ResolveError> {
         let arguments = ["inspect", "--type", "container", "-f", "{{.State.Pid}}", "--", name];
-        let answer = self.tool(OsStr::new(program), &arguments)?;
+        let answer = match program {
+            "podman" => command::run_as_root(OsStr::new(program), &arguments),
+            _ => command::run(OsStr::new(program), &arguments),
+        };
+        let answer = answer.map_err(|source| ResolveError::Tool { selector: self.clone(), source })?;
         let pid = self.read_pid(program, &answer)?;
         let main = self.process(pid)?;
         let cgroup = self.cgroup_of(root, pid)?;
@@ -266,7 +270,7 @@ impl Selector {
 }
 
 /// The cgroups that a glob matches.
-fn directories(root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
+pub(super) fn directories(root: &CgroupRoot, glob: &str) -> Vec<PathBuf> {
     let pattern = format!("{}{glob}", glob::Pattern::escape(&root.path.to_string_lossy()));
     let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
     // The pattern was checked when the selector was read; a directory that can't be read is not there.

@@ -17,7 +17,7 @@ use aya::programs::{
 use super::{Door, DoorError, object::TcHook};
 use crate::{
     discover::link,
-    undo::{Change, Direction},
+    undo::{self, Change, Direction},
 };
 
 /// Our filters' place on a clsact qdisc: before everybody who takes the kernel's default (49152).
@@ -31,25 +31,32 @@ const CLSACT_HANDLE_NUMBER: NonZeroU32 = NonZeroU32::new(0xd0).unwrap();
 pub struct Attachment {
     pub ifindex: u32,
     pub interface: String,
-    /// The link pins (tcx); empty on clsact.
+    /// The link pins (tcx), in the order of the sides; empty on clsact.
     pub pins: Vec<PathBuf>,
+    /// There is no clsact qdisc yet: ours will be it.
+    adds_clsact: bool,
 }
 
 impl Attachment {
-    /// What the undo log must know of it.
+    /// What the undo log must know of it, in the order in which it is put back by [`Door::detach`].
     pub fn changes(&self) -> Vec<Change> {
         if !self.pins.is_empty() {
             return self.pins.iter().map(|path| Change::Pin { path: path.clone() }).collect();
         }
-        [Direction::Egress, Direction::Ingress]
+        let (interface, ifindex) = (self.interface.clone(), self.ifindex);
+        let mut changes = [Direction::Egress, Direction::Ingress]
             .map(|direction| Change::Filter {
-                interface: self.interface.clone(),
-                ifindex: self.ifindex,
+                interface: interface.clone(),
+                ifindex,
                 direction,
                 priority: CLSACT_PRIORITY,
                 handle: CLSACT_HANDLE_NUMBER,
             })
-            .to_vec()
+            .to_vec();
+        if self.adds_clsact {
+            changes.push(Change::Clsact { interface, ifindex });
+        }
+        changes
     }
 }
 
@@ -57,78 +64,79 @@ impl Attachment {
 const SIDES: [(&str, TcAttachType); 2] = [("door", TcAttachType::Egress), ("answer", TcAttachType::Ingress)];
 
 impl Door {
+    /// Where the door goes on a veth's host end. Nothing is changed yet: [`Attachment::changes`] go into the undo
+    /// log first.
+    ///
+    /// # Errors
+    /// The interface is gone, or its qdiscs can't be listed.
+    pub fn plan(&self, ifindex: u32) -> Result<Attachment, DoorError> {
+        let interface = link::name_of(ifindex).map_err(|source| DoorError::Interface { ifindex, source })?;
+        let links = self.links_dir();
+        let pin = |(name, _): (&str, _)| links.join(format!("{ifindex}-{name}"));
+        let (pins, adds_clsact) = match self.hook() {
+            TcHook::Tcx => (SIDES.map(pin).to_vec(), false),
+            TcHook::Clsact => {
+                let has = undo::has_clsact(&interface, ifindex).map_err(|source| DoorError::Attach {
+                    interface: interface.clone(),
+                    source: source.into(),
+                })?;
+                (vec![], !has)
+            }
+        };
+        Ok(Attachment { ifindex, interface, pins, adds_clsact })
+    }
+
     /// Puts the door on a veth's host end; adopts the links of an earlier daemon if they are still there.
     ///
     /// # Errors
     /// [`DoorError::Attach`] names the interface and what the kernel said.
-    pub fn attach(&mut self, ifindex: u32) -> Result<Attachment, DoorError> {
-        let interface = link::name_of(ifindex).map_err(|source| DoorError::Interface { ifindex, source })?;
-        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
-            interface: interface.clone(),
-            source,
-        };
-        let links = self.links_dir();
-        fs::create_dir_all(&links).map_err(|error| wrap(error.into()))?;
-        let hook = self.hook();
-        let mut pins = vec![];
-        for (name, direction) in SIDES {
+    pub fn attach(&mut self, attachment: &Attachment) -> Result<(), DoorError> {
+        let interface = &attachment.interface;
+        let wrap = |source: BoxError| DoorError::Attach { interface: interface.clone(), source };
+        fs::create_dir_all(self.links_dir()).map_err(|error| wrap(error.into()))?;
+        for (index, (name, direction)) in SIDES.into_iter().enumerate() {
             let program = self.program(name)?;
-            match hook {
-                TcHook::Tcx => {
-                    let pin = links.join(format!("{ifindex}-{name}"));
-                    attach_tcx(program, &interface, direction, &pin).map_err(wrap)?;
-                    pins.push(pin);
-                }
-                TcHook::Clsact => attach_clsact(program, &interface, direction).map_err(wrap)?,
-            }
-        }
-        Ok(Attachment { ifindex, interface, pins })
-    }
-
-    /// Takes the door off again. An interface that is gone took it along.
-    ///
-    /// # Errors
-    /// What the kernel or bpffs said.
-    pub fn detach(&mut self, attachment: &Attachment) -> Result<(), DoorError> {
-        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| DoorError::Attach {
-            interface: attachment.interface.clone(),
-            source,
-        };
-        for pin in &attachment.pins {
-            match fs::remove_file(pin) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
-                _ => {}
-            }
-        }
-        if self.hook() == TcHook::Clsact {
-            for (_, direction) in SIDES {
-                // Dropping the link takes the filter away; a veth that is gone has none.
-                let link = SchedClassifierLink::attached(
-                    &attachment.interface,
-                    direction,
-                    CLSACT_PRIORITY,
-                    CLSACT_HANDLE,
-                    None,
-                );
-                drop(link);
+            match attachment.pins.get(index) {
+                Some(pin) => attach_tcx(program, interface, direction, pin).map_err(wrap)?,
+                None => attach_clsact(program, interface, direction).map_err(wrap)?,
             }
         }
         Ok(())
     }
-}
 
-impl Door {
-    /// Watches the sockets of a cgroup, for roads that cross no veth; gives back the pin.
+    /// Takes the door off again, whoever else holds its links open: what was noted is put back. An interface
+    /// that is gone took it along.
+    ///
+    /// # Errors
+    /// What the kernel or bpffs said.
+    pub fn detach(&mut self, attachment: &Attachment) -> Result<(), DoorError> {
+        for change in attachment.changes() {
+            change.put_back().map_err(|source| DoorError::Attach {
+                interface: attachment.interface.clone(),
+                source: source.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Where the link of [`Door::attach_cgroup`] will be pinned.
     ///
     /// # Errors
     /// [`DoorError::Cgroup`].
-    pub fn attach_cgroup(&mut self, path: &Path) -> Result<PathBuf, DoorError> {
+    pub fn cgroup_pin(&self, path: &Path) -> Result<PathBuf, DoorError> {
+        let cgroup = fs::metadata(path)
+            .map_err(|error| DoorError::Cgroup { path: path.to_owned(), source: error.into() })?;
+        Ok(self.links_dir().join(format!("cgroup-{}", cgroup.ino())))
+    }
+
+    /// Watches the sockets of a cgroup, for roads that cross no veth.
+    ///
+    /// # Errors
+    /// [`DoorError::Cgroup`].
+    pub fn attach_cgroup(&mut self, path: &Path, pin: &Path) -> Result<(), DoorError> {
         let wrap = |source: BoxError| DoorError::Cgroup { path: path.to_owned(), source };
         let cgroup = fs::File::open(path).map_err(|error| wrap(error.into()))?;
-        let id = cgroup.metadata().map_err(|error| wrap(error.into()))?.ino();
-        let links = self.links_dir();
-        fs::create_dir_all(&links).map_err(|error| wrap(error.into()))?;
-        let pin = links.join(format!("cgroup-{id}"));
+        fs::create_dir_all(self.links_dir()).map_err(|error| wrap(error.into()))?;
         let program = self.loopback_program()?;
         // An old link holds an old program; the new one stands beside it before that goes.
         // `Single` is flags 0: a link is one of several in any case, and the kernel refuses flags with it
@@ -138,12 +146,12 @@ impl Door {
             .and_then(|id| program.take_link(id))
             .map_err(|error| wrap(error.into()))?;
         let link: FdLink = link.try_into().map_err(|error: LinkError| wrap(error.into()))?;
-        match fs::remove_file(&pin) {
+        match fs::remove_file(pin) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
             _ => {}
         }
-        link.pin(&pin).map_err(|error| wrap(error.into()))?;
-        Ok(pin)
+        link.pin(pin).map_err(|error| wrap(error.into()))?;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod object;
 mod proof;
 mod replay;
 mod ring;
+mod vnet;
 
 pub use arrays::{Arrays, StateCells};
 pub use attach::Attachment;

@@ -1,6 +1,7 @@
 //! The BPF object: loaded, its maps pinned or adopted, its programs ready to be attached.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::IpAddr,
     os::fd::AsFd as _,
@@ -16,7 +17,7 @@ use aya::{
     util::KernelVersion,
 };
 use dormouse_abi::{
-    LAYOUT, node,
+    LAYOUT, NO_SERVER, node,
     server::{Counters, Flow, FlowKey, ServerKey, ServerRef, flow_flag},
 };
 
@@ -76,6 +77,7 @@ pub struct Door {
     servers: HashMap<MapData, ServerKey, ServerRef>,
     flows: HashMap<MapData, FlowKey, Flow>,
     counters: PerCpuArray<MapData, Counters>,
+    probers: HashMap<MapData, u64, u64>,
     /// Every map by its name, to pin it anew.
     maps: Vec<(String, MapData)>,
 }
@@ -117,7 +119,9 @@ impl Door {
         let servers = typed(&mut ebpf, "SERVERS")?;
         let flows = typed(&mut ebpf, "FLOWS")?;
         let counters = typed(&mut ebpf, "COUNTERS")?;
-        let mut door = Self { ebpf, hook, dir, arrays: Arc::new(arrays), servers, flows, counters, maps };
+        let probers = typed(&mut ebpf, "PROBERS")?;
+        let mut door =
+            Self { ebpf, hook, dir, arrays: Arc::new(arrays), servers, flows, counters, probers, maps };
         for name in ["door", "answer"] {
             let program = door.program(name)?;
             program
@@ -221,7 +225,8 @@ impl Door {
             seen: 0,
             class: 0,
             flags: 0,
-            pad: [0; 6],
+            with_syn: 0,
+            pad: [0; 4],
         });
         flow.flags |= flow_flag::OLDER_THAN_DOZE;
         self.flows
@@ -263,6 +268,31 @@ impl Door {
             unparsed: sum.unparsed + one.unparsed,
             player_tick: sum.player_tick.max(one.player_tick),
         }))
+    }
+
+    /// Packets that could not be parsed, whoever they were for.
+    ///
+    /// # Errors
+    /// The map can't be read.
+    pub fn unparsed(&self) -> Result<u64, DoorError> {
+        self.counters(NO_SERVER).map(|counters| counters.unparsed)
+    }
+
+    /// Names the cgroups whose processes probe servers; all others are strangers from now on.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn set_probers(&mut self, cgroups: &BTreeSet<u64>) -> Result<(), DoorError> {
+        let known: BTreeSet<u64> = self.probers.keys().filter_map(Result::ok).collect();
+        for gone in known.difference(cgroups) {
+            let _ = self.probers.remove(gone);
+        }
+        for new in cgroups.difference(&known) {
+            self.probers
+                .insert(new, 0, 0)
+                .map_err(|source| DoorError::Map { name: "PROBERS", source: Box::new(source) })?;
+        }
+        Ok(())
     }
 
     /// The reader of the ring; there is one.

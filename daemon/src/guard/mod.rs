@@ -70,10 +70,3 @@ impl Paths {
 fn pins_of(pin_dir: &Path) -> PathBuf {
     pin_dir.join(dormouse_abi::LAYOUT)
 }
-
-/// `CLOCK_MONOTONIC`, the clock of everything in the maps, in nanoseconds.
-fn now_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
-    // The call cannot fail for this clock.
-    now.unwrap_or_default().as_nanos() as u64
-}

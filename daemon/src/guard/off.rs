@@ -10,10 +10,13 @@ use anyhow::Context as _;
 use nix::sys::statfs::{FsType, statfs};
 
 use super::{
-    Paths, Pins, now_ns,
+    Paths, Pins,
     watch::{Verdict, Watch},
 };
-use crate::undo::{Change, Outcome, Owner, UndoLog, logs};
+use crate::{
+    door::monotonic_ns,
+    undo::{Change, Outcome, Owner, UndoLog, logs},
+};
 
 /// How long a living daemon gets to see the marker and put everything back itself.
 const YIELD: Duration = Duration::from_secs(3);
@@ -63,7 +66,7 @@ fn wait_for_daemon(paths: &Paths) -> anyhow::Result<()> {
     // The door's own stale_after counts; this one only if it has none.
     let mut watch = Watch::new(YIELD, YIELD);
     while Instant::now() < deadline
-        && watch.judge(now_ns(), pins.reading()) == Verdict::Alive
+        && watch.judge(monotonic_ns(), pins.reading()) == Verdict::Alive
         && !logs(&paths.run_dir).context("cannot read what to put back")?.is_empty()
     {
         std::thread::sleep(Duration::from_millis(50));

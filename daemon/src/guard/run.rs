@@ -18,11 +18,12 @@ use nix::{
 };
 
 use super::{
-    Paths, Pins, Sleeper, Timing, now_ns,
+    Paths, Pins, Sleeper, Timing,
     presence::Presence,
     sleepers,
     watch::{Reading, Verdict, Watch},
 };
+use crate::door::monotonic_ns;
 
 /// Between two looks at the wake flags while the heartbeat is stale.
 const FLAG_TICK: Duration = Duration::from_millis(20);
@@ -125,7 +126,7 @@ impl Guard {
 
     fn look(&mut self) -> Verdict {
         let reading = self.pins.as_ref().map_or(Reading::Unreadable, Pins::reading);
-        self.watch.judge(now_ns(), reading)
+        self.watch.judge(monotonic_ns(), reading)
     }
 
     fn reload(&mut self) {

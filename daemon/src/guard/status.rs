@@ -2,14 +2,15 @@
 
 use std::{io::Write, time::Duration};
 
-use super::{Paths, Pins, now_ns, sleepers, watch::Reading};
+use super::{Paths, Pins, sleepers, watch::Reading};
+use crate::door::monotonic_ns;
 
 /// Writes a few lines about the daemon's heartbeat, the off marker and the sleepers.
 pub fn status(paths: &Paths, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "dormouse is {}", if paths.is_off() { "off" } else { "on" })?;
     match Pins::open(&paths.pin_dir).map(|pins| pins.reading()) {
         Ok(Reading::Heartbeat { ns, .. }) if ns != 0 => {
-            let age = Duration::from_nanos(now_ns().saturating_sub(ns));
+            let age = Duration::from_nanos(monotonic_ns().saturating_sub(ns));
             writeln!(out, "heartbeat: {:.1} s ago", age.as_secs_f64())?;
         }
         Ok(_) => writeln!(out, "heartbeat: none yet")?,

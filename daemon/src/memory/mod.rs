@@ -21,7 +21,7 @@ pub mod regions;
 mod stored_sets;
 pub mod swap;
 mod sweep;
-mod sys;
+pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 pub mod working_set;

@@ -21,11 +21,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::pool::Pool;
+use crate::preflight::features::Feature;
 use crate::sleep::DozeAborted;
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{ServeError, bind, serve};
 pub use text::Format;
-use totals::DoorTotals;
+use totals::{DoorTotals, Rising};
 
 /// Upper bounds in seconds, from a thaw without memory to bring back to a disk that is no SSD.
 const WAKE_BUCKETS: [f64; 16] = [
@@ -48,7 +50,10 @@ struct Node {
     servers: BTreeMap<String, Server>,
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
+    pool: Pool,
     config_errors: usize,
+    unparsed: Rising,
+    kernel_features: BTreeMap<&'static str, bool>,
 }
 
 #[derive(Debug)]
@@ -73,7 +78,10 @@ impl Metrics {
             servers: BTreeMap::new(),
             doze_aborted: BTreeMap::new(),
             guard_up: false,
+            pool: Pool::default(),
             config_errors: 0,
+            unparsed: Rising::default(),
+            kernel_features: BTreeMap::new(),
         };
         let node = Arc::new(Mutex::new(node));
         let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
@@ -145,6 +153,11 @@ impl Metrics {
         self.change(server, |server| server.door.follow(counters, replayed, expired));
     }
 
+    /// Packets that the door could not parse, since it was loaded: an absolute value, as [`Metrics::door`]'s.
+    pub fn unparsed(&self, packets: u64) {
+        self.node().unparsed.follow(packets);
+    }
+
     /// A query to a sleeper had its answer, without a wake.
     pub fn query_answered(&self, server: &str) {
         self.change(server, |server| server.queries_answered += 1);
@@ -175,9 +188,19 @@ impl Metrics {
         self.node().guard_up = up;
     }
 
+    /// As it was drawn up last.
+    pub fn pool(&self, pool: &Pool) {
+        self.node().pool = *pool;
+    }
+
     /// Errors in configuration files, at the last reading.
     pub fn config_errors(&self, errors: usize) {
         self.node().config_errors = errors;
+    }
+
+    /// What this kernel has and lacks.
+    pub fn kernel_features(&self, features: &[Feature]) {
+        self.node().kernel_features = features.iter().map(|feature| (feature.name, feature.there)).collect();
     }
 
     /// All of it, as one text.

@@ -28,6 +28,9 @@ fn busy() -> Metrics {
     metrics.sleep_refused("acme/survival", Some(&Refusal::FloorAwake));
     metrics.guard_up(true);
     metrics.config_errors(2);
+    metrics.unparsed(7);
+    let feature = |name, there| Feature { name, there, check: None };
+    metrics.kernel_features(&[feature("tcx", true), feature("pagemap_scan", false)]);
     metrics
 }
 
@@ -42,6 +45,9 @@ fn everything_that_happened_is_shown() {
         "dormouse_build_info{version=\"0.1.0\"} 1",
         "dormouse_guard_up 1",
         "dormouse_config_errors 2",
+        "dormouse_unparsed_total 7",
+        "dormouse_kernel_feature{feature=\"tcx\"} 1",
+        "dormouse_kernel_feature{feature=\"pagemap_scan\"} 0",
         "dormouse_servers{stage=\"awake\"} 1",
         "dormouse_servers{stage=\"deep\"} 1",
         "dormouse_servers{stage=\"waking\"} 0",

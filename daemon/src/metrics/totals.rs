@@ -10,9 +10,13 @@ pub(super) struct Rising {
 }
 
 impl Rising {
+    pub fn total(self) -> u64 {
+        self.total
+    }
+
     /// The source shows `now`. One that fell has been zero in between: all that it shows is new. The first
     /// value counts whole, so that a restarted daemon goes on where the door, which stayed, is.
-    fn follow(&mut self, now: u64) {
+    pub fn follow(&mut self, now: u64) {
         self.total = self.total.saturating_add(now.checked_sub(self.last).unwrap_or(now));
         self.last = now;
     }
@@ -38,13 +42,11 @@ macro_rules! door_totals {
     };
 }
 
-door_totals!(
-    packets, bytes, player, query, probe, noise, undecided, parked, no_room, fail_open, refused, unparsed
-);
+door_totals!(packets, bytes, player, query, probe, noise, undecided, parked, no_room, fail_open, refused);
 
 impl DoorTotals {
     /// Name, help, value.
-    pub fn plain(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub fn plain(&self) -> [(&'static str, &'static str, u64); 8] {
         [
             ("packets", "Packets towards the server that the door saw", self.packets.total),
             ("packet_bytes", "Bytes of these packets", self.bytes.total),
@@ -58,7 +60,6 @@ impl DoorTotals {
                 self.no_room.total,
             ),
             ("fail_open", "Packets that passed because the heartbeat was stale", self.fail_open.total),
-            ("unparsed", "Packets that could not be parsed; they passed", self.unparsed.total),
         ]
     }
 

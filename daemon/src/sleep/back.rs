@@ -51,6 +51,7 @@ pub struct Back {
 /// A server's turn.
 struct Job {
     slot: u32,
+    name: Arc<str>,
     back: Back,
     woken: Instant,
 }
@@ -77,6 +78,7 @@ impl Bringer {
             std::thread::Builder::new().name("dm-back".into()).spawn(move || {
                 loop {
                     let job = waiting.next();
+                    job.look_on_beside();
                     let done = job.carry_out(&Cancel::default(), Beside::Server);
                     let _ = reports.send(Report::BroughtBack { slot: job.slot, done: Arc::new(done) });
                 }
@@ -106,6 +108,23 @@ impl Waiting {
 }
 
 impl Job {
+    /// Watches what it touches, and then brings the rest if that is wanted: on a thread that lives for seconds.
+    fn look_on_beside(&self) {
+        let (name, back, woken) = (Arc::clone(&self.name), self.back.clone(), self.woken);
+        let look = move || {
+            if let Err(error) = look_on(&back, woken) {
+                tracing::debug!(server = %name, %error, "a working set was not recorded");
+            }
+            if back.how == BringBack::All {
+                let done = refill::refill(&back.group);
+                tracing::info!(server = %name, ?done, "the rest of its memory");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("dm-looks".into()).spawn(look) {
+            tracing::warn!(server = %self.name, %error, "no thread: the working set is not recorded");
+        }
+    }
+
     fn carry_out(&self, cancel: &Cancel, beside: Beside) -> Prefetched {
         let back = &self.back;
         let sets = WorkingSets::load(&back.sets).unwrap_or_else(|error| {
@@ -126,22 +145,8 @@ impl Sleeper {
     /// Its memory comes back while it starts to run. Called once it is certain that it will.
     pub(super) fn bring_back(&self) {
         let Some(back) = self.back.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let job = Job { slot: self.slot, back: back.clone(), woken: Instant::now() };
-        let woken = job.woken;
-        self.node.bringer.give(job);
         let name = Arc::clone(&self.name);
-        let looked = std::thread::Builder::new().name("dm-looks".into()).spawn(move || {
-            if let Err(error) = look_on(&back, woken) {
-                tracing::debug!(server = %name, %error, "a working set was not recorded");
-            }
-            if back.how == BringBack::All {
-                let done = refill::refill(&back.group);
-                tracing::info!(server = %name, ?done, "the rest of its memory");
-            }
-        });
-        if let Err(error) = looked {
-            tracing::warn!(server = %self.name, %error, "no thread: the working set is not recorded");
-        }
+        self.node.bringer.give(Job { slot: self.slot, name, back, woken: Instant::now() });
     }
 
     /// Its memory must be there before it runs.
@@ -155,7 +160,7 @@ impl Sleeper {
         let back = self.back.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(back) = back.filter(|back| back.how == BringBack::Before) else { return };
         let woken = Instant::now();
-        let job = Job { slot: self.slot, back, woken };
+        let job = Job { slot: self.slot, name: Arc::clone(&self.name), back, woken };
         let done = job.carry_out(&Cancel::at(woken + BEFORE_AT_MOST), Beside::Nobody);
         tracing::debug!(server = %self.name, ?done, "brought back before the thaw");
         // What was not done in time comes beside.

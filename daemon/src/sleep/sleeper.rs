@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-        mpsc,
+        mpsc::{self, TryRecvError},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{Back, Bringer, Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
     discover::{
-        netlink::NetlinkError,
+        netlink::{Netlink, NetlinkError},
         sockets::{self, Sockets},
     },
     door::{Arrays, Door, Knock, Record, RecordReader, Replayer},
@@ -67,9 +67,13 @@ impl Node {
         })
     }
 
-    /// Puts a server on the list of those to be woken.
-    pub(super) fn want(&self, knock: Knock) {
+    /// Puts a server on the list of those to be woken. Whoever is not the watch itself must [`Node::kick`] it.
+    pub(super) fn enlist(&self, knock: Knock) {
         self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back(knock);
+    }
+
+    /// Makes the watch look at its list.
+    pub(super) fn kick(&self) {
         let _ = self.kick.write(1);
     }
 
@@ -170,7 +174,8 @@ impl Sleeper {
 
     /// Somebody is waiting who turned out to be a player: the watch wakes the server.
     pub fn want(&self, knock: Knock) {
-        self.node.want(knock);
+        self.node.enlist(knock);
+        self.node.kick();
     }
 
     /// A page-out begins; whoever wakes the server ends it by this.
@@ -187,6 +192,26 @@ impl Sleeper {
         self.deep.lock().unwrap_or_else(PoisonError::into_inner).cancel();
     }
 
+    /// Gives the server back the limits that a page-out lifted, unless it sleeps again. Blocks.
+    pub fn put_back_limits(&self) {
+        let ways = self.ways();
+        if ways.asleep.is_some() {
+            return;
+        }
+        match ways.log.put_back_limits() {
+            Err(error) => {
+                tracing::warn!(server = %self.name, %error, "its limits stay lifted until `dormouse off`");
+            }
+            Ok(played) => {
+                for (change, outcome) in played.changes {
+                    if let Err(error) = outcome {
+                        tracing::warn!(server = %self.name, %change, %error, "stays lifted until `dormouse off`");
+                    }
+                }
+            }
+        }
+    }
+
     pub fn manners(&self) -> Manners {
         *self.manners.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,6 +222,17 @@ impl Sleeper {
     /// The kernel's answer can't be had.
     pub fn list_sockets(&self) -> Result<Sockets, NetlinkError> {
         sockets::list(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).diag)
+    }
+
+    /// Asks the routes' socket of the server's namespace. Blocks.
+    ///
+    /// # Errors
+    /// As `ask` says.
+    pub fn ask_routes<T>(
+        &self,
+        ask: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
+        ask(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).route)
     }
 
     /// Closes the connections of clients who proved to be no players: a frozen server can't, and what they
@@ -248,8 +284,16 @@ impl Sleeper {
 #[derive(Clone)]
 pub struct Clerk(mpsc::Sender<(UndoLog, Vec<Seq>)>);
 
-/// How long the clerk leaves a woken server alone.
-const AFTER_THE_WAKE: Duration = Duration::from_millis(20);
+/// How often the clerk looks. It looks by the clock and is not called: calling sets a thread going while the
+/// woken server needs the CPU.
+const CLERK_LOOKS_EVERY: Duration = Duration::from_millis(50);
+
+fn shorten(log: &UndoLog, seqs: &[Seq]) {
+    failpoint::at("clerk-begun");
+    if let Err(error) = log.undone(seqs) {
+        tracing::warn!(?error, "the undo log could not be shortened; it will be played back harmlessly");
+    }
+}
 
 impl Clerk {
     /// Starts the clerk's thread.
@@ -259,15 +303,11 @@ impl Clerk {
     pub fn start() -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel::<(UndoLog, Vec<Seq>)>();
         std::thread::Builder::new().name("dm-clerk".into()).spawn(move || {
-            for (log, seqs) in receiver {
-                // A server that has just been let go needs the CPU more than a file on tmpfs.
-                std::thread::sleep(AFTER_THE_WAKE);
-                failpoint::at("clerk-begun");
-                if let Err(error) = log.undone(&seqs) {
-                    tracing::warn!(
-                        ?error,
-                        "the undo log could not be shortened; it will be played back harmlessly"
-                    );
+            loop {
+                match receiver.try_recv() {
+                    Ok((log, seqs)) => shorten(&log, &seqs),
+                    Err(TryRecvError::Empty) => std::thread::sleep(CLERK_LOOKS_EVERY),
+                    Err(TryRecvError::Disconnected) => return,
                 }
             }
         })?;

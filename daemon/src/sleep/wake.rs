@@ -185,7 +185,11 @@ impl Sleeper {
         arrays.set_gate(self.slot, after);
         replayed += self.replay_queue(usize::MAX);
         self.replayed.fetch_add(u64::from(replayed), SeqCst);
-        self.node.tell(reports);
+        if !reports.is_empty() {
+            self.node.tell(reports);
+            // Who was enlisted meanwhile; the watch may be another thread.
+            self.node.kick();
+        }
         replayed
     }
 

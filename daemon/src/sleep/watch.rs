@@ -27,6 +27,9 @@ use crate::{
 const LOOK_AT_FLAGS: Duration = Duration::from_millis(50);
 /// How often what is parked is looked over for its age.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+/// How long reports wait for a wake that may follow at once: a client's payload comes with its handshake, and
+/// whoever acts on the report of one would take a CPU from the other. Whole milliseconds, as poll(2) counts.
+const HOLD_REPORTS: Duration = Duration::from_millis(1);
 /// The most records that are kept for a server that is not found again yet.
 const MOST_EARLY: usize = 512;
 
@@ -47,8 +50,26 @@ pub enum Report {
     Connected(u32),
     /// A deep sleeper's working set is there again.
     BroughtBack { slot: u32, done: Arc<Prefetched> },
-    /// A handshake with a server that speaks first: is it true? Then it is a player.
+    /// A handshake with a server that speaks first, or that a player's bytes came with: is it true? Then it is a player.
     Handshake(Knock),
+}
+
+/// A [`Record`] without its content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Parked,
+    Knock,
+    FastOpen,
+}
+
+impl Kind {
+    fn of(record: &Record) -> Self {
+        match record {
+            Record::Parked(_) => Self::Parked,
+            Record::Knock(_) => Self::Knock,
+            Record::FastOpen(_) => Self::FastOpen,
+        }
+    }
 }
 
 /// Who has which slot.
@@ -108,17 +129,17 @@ impl Node {
     fn take_in(&self, record: Record) -> Option<Report> {
         let slot = record.knock().slot;
         let sleeper = self.slots.get(slot).or_else(|| self.keep_early(slot, &record))?;
-        let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
+        let (knock, kind) = (*record.knock(), Kind::of(&record));
         if let Record::Parked(parked) = record {
             failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
         // Draining is bounded: what was read too late for it must not wait for the next wake.
-        if was_parked && gate::state(self.arrays.gate(slot)) == OPEN {
+        if kind == Kind::Parked && gate::state(self.arrays.gate(slot)) == OPEN {
             sleeper.replay_queue(usize::MAX);
         }
-        self.announce(&sleeper, knock, was_parked)
+        self.announce(&sleeper, knock, kind)
     }
 
     /// A record of a server that nobody has now: kept if it is expected, else ended, since its gate must not
@@ -133,10 +154,9 @@ impl Node {
             if records.len() <= MOST_EARLY {
                 return None;
             }
-            if let Some(Record::Knock(_)) = records.pop_front() {
-                return None;
+            if let Some(Record::Parked(_)) = records.pop_front() {
+                self.arrays.end_record(slot);
             }
-            self.arrays.end_record(slot);
         } else if matches!(record, Record::Parked(_)) {
             self.arrays.end_record(slot);
         }
@@ -162,9 +182,9 @@ impl Node {
         }
         self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
         drop(early);
-        let announce =
-            |record: &Record| self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)));
+        let announce = |record: &Record| self.announce(sleeper, *record.knock(), Kind::of(record));
         self.tell(records.iter().filter_map(announce));
+        self.kick();
     }
 
     /// The server of a slot is not there: its gate opens, and nothing is kept for it.
@@ -178,39 +198,33 @@ impl Node {
         }
     }
 
-    fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
+    fn announce(&self, sleeper: &Sleeper, knock: Knock, kind: Kind) -> Option<Report> {
         if knock.class == Class::Player {
-            self.want(knock);
+            self.enlist(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
-        Some(match (knock.class, was_parked, first_speaker) {
-            (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
-            (Class::Undecided, false, FirstSpeaker::Client) => Report::Connected(knock.slot),
-            (Class::Undecided, true, _) if knock.protocol != TCP => return None,
+        Some(match (knock.class, kind, first_speaker) {
+            (Class::Undecided, Kind::FastOpen, _) | (Class::Undecided, Kind::Knock, FirstSpeaker::Server) => {
+                Report::Handshake(knock)
+            }
+            // A probe that says nothing is over by now.
+            (Class::Undecided, Kind::Knock, FirstSpeaker::Client) | (Class::Probe, Kind::Knock, _) => {
+                Report::Connected(knock.slot)
+            }
+            (Class::Undecided, Kind::Parked, _) if knock.protocol != TCP => return None,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),
         })
     }
 
-    fn wake_who_is_wanted(&self) {
+    fn wake_who_is_wanted(&self) -> Vec<Report> {
+        let mut reports = vec![];
         loop {
             let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(knock) = next else { return };
+            let Some(knock) = next else { return reports };
             let Some(sleeper) = self.slots.get(knock.slot) else { continue };
-            self.wake_and_report(&sleeper, knock.time_ns, Some(knock));
+            reports.extend(wake(&sleeper, knock.time_ns, Some(knock)));
         }
-    }
-
-    fn wake_and_report(&self, sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
-        if sleeper.wants_memory_first() {
-            return memory_first(sleeper, knocked_ns, from);
-        }
-        let report = match sleeper.wake(Some(knocked_ns)) {
-            Ok(None) => return,
-            Ok(Some(woken)) => Report::Woken { slot: sleeper.slot, woken, from },
-            Err(error) => Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() },
-        };
-        self.tell([report]);
     }
 
     /// What needs no record: the flags, and what grew old in the queues.
@@ -220,7 +234,7 @@ impl Node {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
-                self.wake_and_report(&sleeper, if flagged == 0 { now } else { flagged }, None);
+                self.tell(wake(&sleeper, if flagged == 0 { now } else { flagged }, None));
             }
             // A query that passed on the way into the doze waits in the frozen server's socket, without a record.
             if state.take_query().is_some() {
@@ -237,24 +251,33 @@ impl Node {
     }
 }
 
+fn wake(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
+    if sleeper.wants_memory_first() {
+        return memory_first(sleeper, knocked_ns, from);
+    }
+    match sleeper.wake(Some(knocked_ns)) {
+        Ok(woken) => woken.map(|woken| Report::Woken { slot: sleeper.slot, woken, from }),
+        Err(error) => Some(Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() }),
+    }
+}
+
 /// Wakes it when its memory is there, by a thread of its own: nobody else's wake waits for that.
-fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) {
+fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
     if sleeper.bringing.swap(true, SeqCst) {
-        return;
+        return None;
     }
     sleeper.stop_deep();
     let its_own = Arc::clone(sleeper);
     let work = move || {
         its_own.bring_back_first();
         its_own.bringing.store(false, SeqCst);
-        its_own.node.wake_and_report(&its_own, knocked_ns, from);
+        its_own.node.tell(wake(&its_own, knocked_ns, from));
     };
-    if let Err(error) = std::thread::Builder::new().name("dm-first".into()).spawn(work) {
-        tracing::warn!(server = %sleeper.name, %error, "no thread: it runs before its memory is there");
-        sleeper.run_first();
-        sleeper.bringing.store(false, SeqCst);
-        sleeper.node.wake_and_report(sleeper, knocked_ns, from);
-    }
+    let error = std::thread::Builder::new().name("dm-first".into()).spawn(work).err()?;
+    tracing::warn!(server = %sleeper.name, %error, "no thread: it runs before its memory is there");
+    sleeper.run_first();
+    sleeper.bringing.store(false, SeqCst);
+    wake(sleeper, knocked_ns, from)
 }
 
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and
@@ -278,15 +301,26 @@ pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
     let ring = unsafe { BorrowedFd::borrow_raw(ring) };
     let mut expired = Instant::now();
     let mut looked = Instant::now();
+    let mut held: Vec<Report> = vec![];
+    let mut held_since = Instant::now();
     while !stop() {
         let mut fds =
             [PollFd::new(ring, PollFlags::POLLIN), PollFd::new(node.kick.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(LOOK_AT_FLAGS.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
-        let _ = poll(&mut fds, timeout);
-        let _ = node.kick.read();
-        let reports = node.read_records();
-        node.wake_who_is_wanted();
-        node.tell(reports);
+        let timeout = if held.is_empty() { LOOK_AT_FLAGS } else { HOLD_REPORTS };
+        let _ =
+            poll(&mut fds, PollTimeout::try_from(timeout.as_millis() as i32).unwrap_or(PollTimeout::ZERO));
+        if fds[1].any() == Some(true) {
+            let _ = node.kick.read();
+        }
+        let read = node.read_records();
+        let woken = node.wake_who_is_wanted();
+        if held.is_empty() {
+            held_since = Instant::now();
+        }
+        held.extend(read.into_iter().chain(woken));
+        if !held.is_empty() && held_since.elapsed() >= HOLD_REPORTS {
+            node.tell(held.drain(..));
+        }
         if looked.elapsed() >= LOOK_AT_FLAGS {
             let expire = expired.elapsed() >= EXPIRE_EVERY;
             node.look_at_flags(expire);
@@ -296,4 +330,5 @@ pub fn watch(node: &Node, stop: &dyn Fn() -> bool) {
             }
         }
     }
+    node.tell(held);
 }

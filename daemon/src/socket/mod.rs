@@ -20,6 +20,7 @@ use dormouse_api::command::{KeepRequest, SleepRequest, WakeRequest, WakeResult};
 use dormouse_api::event::Event;
 use dormouse_api::preflight::Preflight;
 use dormouse_api::profile::{Explain, ProfileSummary, SetRequest, Target};
+use dormouse_api::savings::{Savings, SavingsRequest};
 use dormouse_api::status::{Mode, Selector, ServerStatus, Status};
 use dormouse_api::why::Why;
 use tokio::net::UnixListener;
@@ -70,6 +71,9 @@ pub trait Operator: Send + Sync + 'static {
     fn unset(&self, target: Target, key: String) -> impl Future<Output = Answer<Explain>> + Send;
 
     fn preflight(&self) -> impl Future<Output = Answer<Preflight>> + Send;
+
+    /// A server that the period knows nothing of is [`Problem::no_such_server`], though it may exist.
+    fn savings(&self, request: SavingsRequest) -> impl Future<Output = Answer<Savings>> + Send;
 
     fn adopt(&self, request: AdoptRequest) -> impl Future<Output = Answer<AdoptResult>> + Send;
 }

@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use dormouse_api::event::{EventFilter, EventKind};
+use dormouse_api::savings::SavingsRequest;
 use dormouse_api::status::Selector;
 use dormouse_api::{Code, Problem};
 use serde::de::DeserializeOwned;
@@ -113,6 +114,33 @@ impl<S: Send + Sync> FromRequestParts<S> for Filtered {
         }
         Ok(Self(filter))
     }
+}
+
+/// `?since_at_ms=…&until_at_ms=…&server=…&profile=…`
+pub struct Summed(pub SavingsRequest);
+
+impl<S: Send + Sync> FromRequestParts<S> for Summed {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let mut request = SavingsRequest::default();
+        for (key, value) in pairs(parts, state).await? {
+            match key.as_str() {
+                "server" => request.servers.servers.push(value),
+                "profile" => once(&mut request.servers.profile, &key, value)?,
+                "since_at_ms" => request.since_at_ms = Some(moment(&key, &value)?),
+                "until_at_ms" => request.until_at_ms = Some(moment(&key, &value)?),
+                _ => return Err(unknown(&key, "since_at_ms, until_at_ms, server, profile").into()),
+            }
+        }
+        Ok(Self(request))
+    }
+}
+
+fn moment(key: &str, value: &str) -> Result<u64, Problem> {
+    value
+        .parse()
+        .map_err(|_| Problem::bad_field(key, format!("{key} is milliseconds since 1970, not {value:?}")))
 }
 
 fn once(field: &mut Option<String>, key: &str, value: String) -> Result<(), Problem> {

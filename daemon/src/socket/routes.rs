@@ -12,6 +12,7 @@ use dormouse_api::adopt::{AdoptRequest, AdoptResult};
 use dormouse_api::command::{KeepRequest, ModeRequest, SleepRequest, WakeRequest, WakeResult};
 use dormouse_api::preflight::Preflight;
 use dormouse_api::profile::{Explain, ProfileSummary, SetRequest, Target};
+use dormouse_api::savings::Savings;
 use dormouse_api::status::{ServerStatus, Status};
 use dormouse_api::why::Why;
 use dormouse_api::{Code, Problem};
@@ -19,7 +20,7 @@ use dormouse_api::{Code, Problem};
 use super::Operator;
 use super::answer::{Refusal, Reply, reply};
 use super::events::Lines;
-use super::request::{BODY_LIMIT, Body, Filtered, Names, Selected};
+use super::request::{BODY_LIMIT, Body, Filtered, Names, Selected, Summed};
 
 pub fn router<O: Operator>(operator: Arc<O>) -> Router {
     Router::new()
@@ -37,6 +38,7 @@ pub fn router<O: Operator>(operator: Arc<O>) -> Router {
         .route("/v1/profiles/{name}/{key}", delete(unset_profile::<O>))
         .route("/v1/events", get(events::<O>))
         .route("/v1/preflight", get(preflight::<O>))
+        .route("/v1/savings", get(savings::<O>))
         .route("/v1/adopt", post(adopt::<O>))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
@@ -140,6 +142,10 @@ async fn events<O: Operator>(State(node): Node<O>, Filtered(filter): Filtered) -
 
 async fn preflight<O: Operator>(State(node): Node<O>) -> Reply<Preflight> {
     reply(node.preflight().await)
+}
+
+async fn savings<O: Operator>(State(node): Node<O>, Summed(request): Summed) -> Reply<Savings> {
+    reply(node.savings(request).await)
 }
 
 async fn adopt<O: Operator>(State(node): Node<O>, Body(request): Body<AdoptRequest>) -> Reply<AdoptResult> {

@@ -81,6 +81,7 @@ impl Operator for Script {
             kept: 0,
             servers_bytes: 1,
             headroom_bytes: 2,
+            short_bytes: 0,
             total_bytes: 3,
             handed_back: HandedBack { bytes: 4, estimated: true },
             guard: Guard::Ok,
@@ -147,6 +148,19 @@ impl Operator for Script {
         let check =
             Check { name: "swap".into(), result: CheckResult::Warn, found: "none".into(), remedy: None };
         Ok(Preflight { checks: vec![check], disk: None })
+    }
+
+    async fn savings(&self, request: SavingsRequest) -> Answer<Savings> {
+        self.asked(&request);
+        Ok(Savings {
+            node: "fra-1".into(),
+            since_at_ms: 1,
+            until_at_ms: 2,
+            covered_hours: 0.5,
+            headroom_gib_hours: 0.0,
+            servers: vec![],
+            days: vec![],
+        })
     }
 
     async fn adopt(&self, request: AdoptRequest) -> Answer<AdoptResult> {
@@ -220,6 +234,9 @@ async fn every_request_reaches_the_operator_with_its_name() {
     client.adopt(&AdoptRequest { select: "cgroup:/games/*".into(), profile: None }).await.unwrap();
     assert!(client.profiles().await.unwrap().is_empty());
     assert_eq!(client.preflight().await.unwrap().checks[0].name, "swap");
+    let servers = Selector { servers: vec!["b&c".into()], profile: None };
+    let period = SavingsRequest { servers, since_at_ms: Some(5), until_at_ms: None };
+    assert_eq!(client.savings(&period).await.unwrap().node, "fra-1");
     let asked = served.script.asked.lock().unwrap().join("\n");
     assert_eq!(
         asked,
@@ -231,7 +248,8 @@ async fn every_request_reaches_the_operator_with_its_name() {
 (Server("acme/survival 1"), "explain")
 (Profile("luanti"), SetRequest { key: "doze_after", value: "5m", for_ms: 7 })
 (Server("acme/survival 1"), "doze_after")
-AdoptRequest { select: "cgroup:/games/*", profile: None }"#
+AdoptRequest { select: "cgroup:/games/*", profile: None }
+SavingsRequest { servers: Selector { servers: ["b&c"], profile: None }, since_at_ms: Some(5), until_at_ms: None }"#
     );
 }
 

@@ -204,6 +204,22 @@ impl Machine {
         if self.paper { Stage::Awake } else { self.stage }
     }
 
+    /// Whether a page-out was ordered and not yet answered.
+    pub fn is_going_deep(&self) -> bool {
+        self.orders.deep.is_some()
+    }
+
+    /// Whether [`Event::PoolLow`] would send it deep now.
+    pub fn could_go_deep(&self) -> bool {
+        let dozing = matches!(self.stage, Stage::Dozing { .. }) && !self.paper;
+        dozing && self.deep_gates(Asker::Pool).is_empty()
+    }
+
+    /// In mode observe: the stage that it would be in.
+    pub fn stage_on_paper(&self) -> Option<Stage> {
+        self.paper.then_some(self.stage)
+    }
+
     /// Takes an event in and gives the actions that follow, in order. `now` is the boot clock; for an
     /// observation, the time when it was made. A time before an earlier one is taken for that one.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
@@ -286,7 +302,7 @@ impl Machine {
             }
         } else if self.paper {
             self.actions.push(Action::WouldRefuse { class });
-        } else if class == Class::Query {
+        } else if matches!(class, Class::Query | Class::Probe) {
             self.query();
         }
     }

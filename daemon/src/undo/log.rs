@@ -108,7 +108,7 @@ pub fn logs(run_dir: &Path) -> Result<Vec<UndoLog>, UndoError> {
 impl UndoLog {
     /// The log of a server that has this slot in the door's maps.
     pub fn of_server(run_dir: &Path, name: &str, slot: u32) -> Result<Self, UndoError> {
-        let file = format!("{SERVER_PREFIX}{}{SUFFIX}", encode(name));
+        let file = format!("{SERVER_PREFIX}{}{SUFFIX}", name_on_disk(name));
         if file.len() > NAME_MAX {
             return Err(UndoError::NameTooLong { name: name.to_owned() });
         }
@@ -175,6 +175,12 @@ impl UndoLog {
     /// As [`Self::play_back`], but only what stops or slows the server.
     pub fn wake(&self) -> Result<Played, UndoError> {
         self.play_back_those(Change::is_sleep)
+    }
+
+    /// As [`Self::play_back`], but only what a page-out needed: the server is awake. What is on swap stays there
+    /// until it is touched; it gets no more.
+    pub fn put_back_limits(&self) -> Result<Played, UndoError> {
+        self.play_back_those(Change::is_page_out)
     }
 
     fn play_back_those(&self, wanted: impl Fn(&Change) -> bool) -> Result<Played, UndoError> {
@@ -283,8 +289,8 @@ impl Parsed {
     }
 }
 
-/// Percent-encoding of everything but letters, digits, `.`, `_` and `-`.
-fn encode(name: &str) -> String {
+/// A server's name as part of a file's: percent-encoding of everything but letters, digits, `.`, `_` and `-`.
+pub fn name_on_disk(name: &str) -> String {
     use std::fmt::Write as _;
     let mut encoded = String::new();
     for byte in name.bytes() {
@@ -319,7 +325,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_name_survives_the_file_name(name in ".*") {
-            let encoded = encode(&name);
+            let encoded = name_on_disk(&name);
             prop_assert!(!encoded.contains('/'));
             prop_assert_eq!(decode(&encoded), Some(name));
         }

@@ -13,7 +13,8 @@ mod tc;
 use std::{io, path::PathBuf};
 
 pub use change::{Change, Direction, Outcome};
-pub use log::{Contents, Entry, Owner, Played, Seq, UndoLog, logs};
+pub use log::{Contents, Entry, Owner, Played, Seq, UndoLog, logs, name_on_disk};
+pub use tc::has_clsact;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {

@@ -8,8 +8,10 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::SockProtocol;
 
 use super::{Direction, Outcome, UndoError};
+use crate::discover::netlink::{Ask, Netlink};
 
 const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
@@ -64,6 +66,27 @@ pub(super) fn remove_clsact(interface: &str, ifindex: u32) -> Result<Outcome, Un
         Err(error) if is_one_of(&error, &[libc::ENOENT, libc::EINVAL, libc::ENODEV]) => Ok(Outcome::Vanished),
         Err(source) => Err(fail(source)),
     }
+}
+
+/// Whether an interface has a clsact qdisc. A child of the interface itself, its number is the kernel's
+/// (`TC_H_CLSACT`).
+///
+/// # Errors
+/// The kernel's list can't be had.
+pub fn has_clsact(interface: &str, ifindex: u32) -> Result<bool, UndoError> {
+    let fail = |source| UndoError::Netlink { what: "the qdiscs", interface: interface.to_owned(), source };
+    // struct tcmsg: family and padding, index, handle, parent, info.
+    let asked = [0, ifindex, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    let mut route =
+        Netlink::open(SockProtocol::NetlinkRoute).map_err(|error| fail(io::Error::other(error)))?;
+    let listed = route
+        .request(libc::RTM_GETQDISC, Ask::Dump, &asked)
+        .map_err(|error| fail(io::Error::other(error)))?;
+    let word = |body: &[u8], at: usize| {
+        body.get(at..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
+    };
+    let clsact = u32::from(TcHandle::CLSACT);
+    Ok(listed.iter().any(|qdisc| word(&qdisc.body, 4) == ifindex && word(&qdisc.body, 12) == clsact))
 }
 
 /// An index is not used again soon, but may be: the name that was recorded must still have it.

@@ -10,10 +10,16 @@ pub mod record;
 pub mod server;
 
 /// Names the layout of every map; part of the pin path, so that two layouts never meet.
-pub const LAYOUT: &str = "2";
+pub const LAYOUT: &str = "3";
 
 /// How many servers one node can hold; the length of every array that a slot indexes.
 pub const MAX_SERVERS: u32 = 4096;
+
+/// The counters of what is no server's: a packet that can't be parsed has no port to tell whose it is.
+pub const NO_SERVER: u32 = MAX_SERVERS;
+
+/// How many cgroups may be probers.
+pub const MAX_PROBERS: u32 = 1024;
 
 /// Bytes of the ring buffer that carries parked packets and knocks (design §7).
 pub const RING_BYTES: u32 = 16 << 20;

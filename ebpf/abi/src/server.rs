@@ -72,7 +72,7 @@ pub struct ServerState {
     pub pad: [u64; 7],
 }
 
-/// What the door counted for a server; one per slot and CPU.
+/// What the door counted for a server; one per slot and CPU, and one more for [`NO_SERVER`](crate::NO_SERVER).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -92,7 +92,7 @@ pub struct Counters {
     pub fail_open: u64,
     /// Noise that was consumed while the server slept.
     pub refused: u64,
-    /// Packets that could not be parsed: passed.
+    /// Packets that could not be parsed: passed. Counted for [`NO_SERVER`](crate::NO_SERVER).
     pub unparsed: u64,
     /// No count: the kernel's tick (`jiffies`) in which a player was last seen on this CPU. Until the next one
     /// no flow is looked up: the coarse clock would say the same time again.
@@ -130,7 +130,9 @@ pub struct Flow {
     pub class: u8,
     /// The bits of [`flow_flag`].
     pub flags: u8,
-    pub pad: [u8; 6],
+    /// TCP: payload bytes that the SYN carried (Fast Open); nearly always 0.
+    pub with_syn: u16,
+    pub pad: [u8; 4],
 }
 
 /// The bits of [`Flow::flags`].

@@ -13,7 +13,8 @@ pub enum Class {
     /// A status ping or server-list query: answered, never wakes. Also a protocol's own challenge
     /// (Luanti's peer id, a Teeworlds token): who comes back with the answer is a player.
     Query = 2,
-    /// A health probe of the node's own (recognised by the local sender, not by the payload).
+    /// A health probe of the node's own: the sender's cgroup and its payload say so, never an address (see
+    /// [`probe`](crate::probe)). Answered as a query is, never wakes.
     Probe = 3,
     /// Proven not to be the game's protocol.
     Noise = 4,
@@ -63,7 +64,9 @@ impl Game {
     ///
     /// Over TCP no: the server's kernel finished the handshake before the first payload. Over UDP yes, also
     /// where the protocol has a challenge: the server's secret (Luanti's peer id, a Teeworlds token) is not
-    /// known here, so an answer to it is recognised by its shape, and an invented one looks the same.
+    /// known here, so an answer to it is recognised by its shape, and an invented one looks the same. To learn
+    /// it from the server's answers would prove little: Luanti counts its peer ids up from 2
+    /// (`Connection::createPeer`), so who asks once knows the next one's, and Teeworlds up to 0.6.4 has no token.
     pub const fn spoofable(self) -> bool {
         match self {
             Self::GenericTcp | Self::MinecraftJava => false,

@@ -13,6 +13,7 @@ pub mod class;
 pub mod headers;
 pub mod luanti;
 pub mod minecraft;
+pub mod probe;
 mod proxy;
 pub mod teeworlds;
 pub mod window;

@@ -19,8 +19,8 @@ use dormouse_packet::{
 
 use crate::{
     flow::{self, Look},
-    maps::{COUNTERS, SCRATCH, SERVERS, count, gate, node_value, state},
-    park::{Parked, knock, park},
+    maps::{COUNTERS, SCRATCH, SERVERS, count, count_unparsed, gate, node_value, state},
+    park::{Parked, fast_open, knock, park},
     skb::Skb,
     verdict::{Hook, Verdict},
 };
@@ -52,7 +52,15 @@ fn toward_server(skb: Skb) -> Verdict {
 /// The part that the TC hook and `cgroup_skb` share; the network header is at `at`.
 #[inline(always)]
 pub fn judge(skb: Skb, at: u32, scope: u64) -> Verdict {
-    let Ok(packet) = headers::network(&skb, at, skb.ethertype()) else { return Verdict::Pass };
+    let packet = match headers::network(&skb, at, skb.ethertype()) {
+        Ok(packet) => packet,
+        Err(why) => {
+            if why.is_broken() {
+                count_unparsed();
+            }
+            return Verdict::Pass;
+        }
+    };
     if packet.fragment == Fragment::Later {
         return Verdict::Pass;
     }
@@ -150,9 +158,12 @@ fn asleep(
     }
     let look = flow::look(skb, packet, server, key);
     if !look.has_payload {
-        if look.completes_handshake {
+        if look.completes_handshake && look.class == Class::Player {
+            fast_open(skb, key, values);
+        } else if look.completes_handshake {
             // A server that speaks first wakes by this; the daemon asks its kernel whether it is true.
-            knock(skb, key, values, Class::Undecided);
+            let class = if flow::is_prober(skb, server) { Class::Probe } else { Class::Undecided };
+            knock(skb, key, values, class);
         }
         return Verdict::Pass;
     }
@@ -193,8 +204,8 @@ fn signal(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) {
             unsafe { (*values).last_player_ns = bpf_ktime_get_coarse_ns() };
             knock(skb, key, values, Class::Player);
         }
-        Class::Query => asked(values),
-        Class::Undecided | Class::Probe | Class::Noise => {}
+        Class::Query | Class::Probe => asked(values),
+        Class::Undecided | Class::Noise => {}
     }
 }
 
@@ -209,8 +220,8 @@ fn hold(skb: Skb, key: &FlowKey, values: *mut ServerState, look: Look) -> Verdic
             return Verdict::Consume;
         }
         Class::Player => wanted(values, Class::Player),
-        Class::Query => asked(values),
-        Class::Probe | Class::Undecided => {}
+        Class::Query | Class::Probe => asked(values),
+        Class::Undecided => {}
     }
     match park(skb, key, values, look.class) {
         Parked::Yes => {

@@ -1,15 +1,16 @@
 //! What a packet says about its conversation: the class, decided at its first payload and remembered.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use dormouse_abi::server::{Flow, FlowKey, ServerRef, flow_flag};
+use dormouse_abi::server::{Flow, FlowKey, ServerRef, flow_flag, server_flag};
 use dormouse_packet::{
     Class, Game, Window, classify,
     headers::{self, ACK, Packet, RST, SYN},
+    probe::is_probe,
     window::WINDOW,
 };
 
 use crate::{
-    maps::{FLOWS, PREFIXES, Prefix, SCRATCH},
+    maps::{FLOWS, PREFIXES, PROBERS, Prefix, SCRATCH, count_unparsed},
     skb::{Skb, bounded, opaque},
 };
 
@@ -79,7 +80,10 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
             }
         }
     }
-    let nth = seen.saturating_add(1);
+    // A burst is one packet here and several datagrams, which are judged by the first of them.
+    let nth = seen.saturating_add(skb.segments());
+    let each = skb.gso_size();
+    let len = if each != 0 && each < len { each } else { len };
     let class =
         if known == Class::Player { Class::Player } else { judge_datagram(skb, server.game, at, len, nth) };
     if let Some(flow) = found {
@@ -100,7 +104,8 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
             seen: nth,
             class: class as u8,
             flags: 0,
-            pad: [0; 6],
+            with_syn: 0,
+            pad: [0; 4],
         };
         let _ = FLOWS.insert(key, flow, 0);
     }
@@ -116,31 +121,39 @@ fn judge_datagram(skb: Skb, game: u8, at: u32, len: u32, nth: u32) -> Class {
 
 #[inline(always)]
 fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
-    let Some(segment) = headers::segment(&skb, packet) else { return Look::NOTHING };
-    if segment.flags & SYN != 0 {
-        if segment.flags & ACK == 0 {
-            let start = segment.sequence.wrapping_add(1);
-            let flow = Flow {
-                first_ns: 0,
-                last_ns: now(),
-                start,
-                seen: 0,
-                class: Class::Undecided as u8,
-                flags: flow_flag::FROM_START,
-                pad: [0; 6],
-            };
-            let _ = FLOWS.insert(key, flow, 0);
-        }
+    let Some(mut segment) = headers::segment(&skb, packet) else {
+        count_unparsed();
         return Look::NOTHING;
+    };
+    let is_syn = segment.flags & SYN != 0;
+    if is_syn {
+        if segment.flags & ACK != 0 {
+            return Look::NOTHING;
+        }
+        begin(key, &segment);
+        if segment.payload_len == 0 {
+            return Look::NOTHING;
+        }
+        // Fast Open: the bytes are judged and remembered, and wake nobody yet, since anybody can invent a SYN.
+        segment.sequence = segment.sequence.wrapping_add(1);
     }
-    let has_payload = segment.payload_len != 0;
+    // A reset may carry a reason in words (RFC 9293 §3.5.3): nobody who wants in.
+    let has_payload = segment.payload_len != 0 && segment.flags & RST == 0;
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         // Mid-stream of a connection whose start nobody saw: never judged by its bytes. The daemon asks the
         // server's kernel whether the connection exists before it believes either way.
         if has_payload {
             let now = now();
-            let flow =
-                Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, pad: [0; 6] };
+            let flow = Flow {
+                first_ns: now,
+                last_ns: now,
+                start: 0,
+                seen: 0,
+                class: 0,
+                flags: 0,
+                with_syn: 0,
+                pad: [0; 4],
+            };
             let _ = FLOWS.insert(key, flow, 0);
         }
         return Look { has_payload, ..Look::NOTHING };
@@ -153,32 +166,54 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
         let completes_handshake = from_start
             && seen_flow.first_ns == 0
             && segment.flags & (ACK | RST) == ACK
-            && segment.sequence == seen_flow.start;
-        return Look { completes_handshake, older_than_doze, ..Look::NOTHING };
+            && (segment.sequence == seen_flow.start
+                || segment.sequence == seen_flow.start.wrapping_add(u32::from(seen_flow.with_syn)));
+        // Only bytes that came with the SYN can have made it a player's by now.
+        let class = Class::from_number(seen_flow.class);
+        return Look { class, completes_handshake, older_than_doze, has_payload: false };
     }
     let now = now();
     let mut class = Class::from_number(seen_flow.class);
     let mut held = seen_flow.seen;
     if class == Class::Undecided && from_start {
-        (class, held) = judge_stream(skb, server.game, key, &segment, seen_flow.start, seen_flow.seen);
+        (class, held) = judge_stream(skb, server, key, &segment, seen_flow.start, seen_flow.seen);
     }
     // SAFETY: as above.
     unsafe {
-        if seen_flow.first_ns == 0 {
+        if seen_flow.first_ns == 0 && !is_syn {
             (*flow).first_ns = now;
         }
         (*flow).last_ns = now;
         (*flow).seen = held;
         (*flow).class = class as u8;
     }
+    if is_syn {
+        return Look::NOTHING;
+    }
     Look { class, has_payload: true, older_than_doze, completes_handshake: false }
+}
+
+/// A SYN: what was known of these ports is over.
+#[inline(always)]
+fn begin(key: &FlowKey, segment: &headers::Segment) {
+    let flow = Flow {
+        first_ns: 0,
+        last_ns: now(),
+        start: segment.sequence.wrapping_add(1),
+        seen: 0,
+        class: Class::Undecided as u8,
+        flags: flow_flag::FROM_START,
+        with_syn: segment.payload_len as u16,
+        pad: [0; 4],
+    };
+    let _ = FLOWS.insert(key, flow, 0);
 }
 
 /// Judges a stream by its first contiguous bytes; also gives back how many of them are held now.
 #[inline(always)]
 fn judge_stream(
     skb: Skb,
-    game: u8,
+    server: &ServerRef,
     key: &FlowKey,
     segment: &headers::Segment,
     start: u32,
@@ -193,7 +228,10 @@ fn judge_stream(
     if offset == 0 && held == 0 {
         let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return (Class::Player, held) };
         let now_held = fill(skb, segment.payload, scratch, 0, segment.payload_len);
-        let class = judge(scratch, now_held, segment.payload_len, game, 1);
+        if starts_as_probe(scratch, now_held) && is_prober(skb, server) {
+            return (Class::Probe, now_held);
+        }
+        let class = judge(scratch, now_held, segment.payload_len, server.game, 1);
         if class == Class::Undecided {
             // SAFETY: the scratch element is this CPU's own for the program's run.
             let _ = PREFIXES.insert(key, unsafe { &*scratch }, 0);
@@ -204,7 +242,7 @@ fn judge_stream(
     let Some(prefix) = PREFIXES.get_ptr_mut(key) else { return (Class::Player, held) };
     let end = fill(skb, segment.payload, prefix, offset, segment.payload_len);
     let held = if end > held { end } else { held };
-    (judge(prefix, held, held, game, 1), held)
+    (judge(prefix, held, held, server.game, 1), held)
 }
 
 /// Copies payload to `offset` of the window; gives back where the held bytes end.
@@ -222,10 +260,32 @@ fn fill(skb: Skb, at: u32, prefix: *mut Prefix, offset: u32, len: u32) -> u32 {
     if end > WINDOW as u32 { WINDOW as u32 } else { end }
 }
 
+/// Whether a process sent this that the operator calls a prober. On roads that cross no veth nobody can tell:
+/// there the kernel knows the receiver only.
+#[inline(always)]
+pub fn is_prober(skb: Skb, server: &ServerRef) -> bool {
+    if server.flags & server_flag::SIGNAL_ONLY != 0 {
+        return false;
+    }
+    let sender = skb.cgroup_id();
+    // SAFETY: the value is not looked at.
+    sender != 0 && unsafe { PROBERS.get(&sender) }.is_some()
+}
+
+#[inline(always)]
+fn window<'a>(prefix: *const Prefix, held: u32, total: u32) -> Window<'a> {
+    // SAFETY: callers pass a live map value; its first WINDOW bytes are in bounds of it.
+    let bytes = unsafe { &*(&raw const (*prefix).bytes).cast::<[u8; WINDOW]>() };
+    Window::new(bytes, held as usize, total as usize)
+}
+
+#[inline(always)]
+fn starts_as_probe(prefix: *const Prefix, held: u32) -> bool {
+    is_probe(&window(prefix, held, held))
+}
+
 /// A function of its own: the classifiers are verified once a call, not once a caller's path.
 #[inline(never)]
 fn judge(prefix: *const Prefix, held: u32, total: u32, game: u8, nth: u32) -> Class {
-    // SAFETY: callers pass a live map value; its first WINDOW bytes are in bounds of it.
-    let bytes = unsafe { &*(&raw const (*prefix).bytes).cast::<[u8; WINDOW]>() };
-    classify(Game::from_number(game), &Window::new(bytes, held as usize, total as usize), nth)
+    classify(Game::from_number(game), &window(prefix, held, total), nth)
 }

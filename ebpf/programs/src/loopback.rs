@@ -1,7 +1,7 @@
 //! Roads that cross no veth: the pod's own `lo`, and servers in the host's network namespace. Seen at the
 //! receiving socket's cgroup, where a packet can be signalled, never parked.
 
-use aya_ebpf::{helpers::generated::bpf_skb_cgroup_id, macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 
 use crate::{door, skb::Skb};
 
@@ -11,9 +11,7 @@ const PASS: i32 = 1;
 #[cgroup_skb]
 pub fn loopback(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(ctx.skb.skb);
-    // SAFETY: a valid context; the id is that of the receiving socket's cgroup (Linux 5.8).
-    let scope = unsafe { bpf_skb_cgroup_id(skb.raw()) };
     // SIGNAL_ONLY servers are never consumed, so the verdict can only be to pass.
-    let _ = door::judge(skb, 0, scope);
+    let _ = door::judge(skb, 0, skb.cgroup_id());
     PASS
 }

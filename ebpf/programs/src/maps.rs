@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use dormouse_abi::{
-    MAX_SERVERS, RING_BYTES, SOURCE_BUCKETS, node,
+    MAX_PROBERS, MAX_SERVERS, NO_SERVER, RING_BYTES, SOURCE_BUCKETS, node,
     server::{Counters, Flow, FlowKey, ServerKey, ServerRef, ServerState},
 };
 use dormouse_packet::window::WINDOW;
@@ -27,7 +27,7 @@ pub static GATES: Array<u64> = Array::pinned(MAX_SERVERS, MMAPABLE);
 #[map]
 pub static STATES: Array<ServerState> = Array::pinned(MAX_SERVERS, MMAPABLE);
 #[map]
-pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::pinned(MAX_SERVERS, 0);
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::pinned(NO_SERVER + 1, 0);
 #[map]
 pub static QUOTAS: Array<u32> = Array::pinned(SOURCE_BUCKETS, MMAPABLE);
 #[map]
@@ -36,6 +36,9 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(FLOW_ENTRIES, 0
 pub static PREFIXES: LruHashMap<FlowKey, Prefix> = LruHashMap::pinned(PREFIX_ENTRIES, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<Prefix> = PerCpuArray::pinned(1, 0);
+/// The ids of the cgroups whose processes probe servers; the value says nothing.
+#[map]
+pub static PROBERS: HashMap<u64, u64> = HashMap::pinned(MAX_PROBERS, 0);
 #[map]
 pub static RING: RingBuf = RingBuf::pinned(RING_BYTES, 0);
 
@@ -66,6 +69,12 @@ pub fn node_value(index: u32) -> u64 {
         Some(value) => unsafe { value.read_volatile() },
         None => 0,
     }
+}
+
+/// One more packet that could not be parsed.
+#[inline(always)]
+pub fn count_unparsed() {
+    count(NO_SERVER, |counters| counters.unparsed += 1);
 }
 
 /// Changes a server's counters on this CPU.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_get_socket_cookie, bpf_skb_load_bytes},
+    helpers::generated::{bpf_get_socket_cookie, bpf_skb_cgroup_id, bpf_skb_load_bytes},
 };
 use core::{ffi::c_void, mem::MaybeUninit};
 use dormouse_packet::headers::Source;
@@ -36,6 +36,26 @@ impl Skb {
         unsafe { (*self.0).gso_size }
     }
 
+    /// Datagrams or segments in a GSO burst; 1 for a plain packet.
+    #[inline(always)]
+    pub fn segments(self) -> u32 {
+        // SAFETY: as above.
+        let segments = unsafe { (*self.0).gso_segs };
+        if segments == 0 { 1 } else { segments }
+    }
+
+    /// EtherType and content of the VLAN tag that stands beside the bytes, not in them; zeroes for none.
+    #[inline(always)]
+    pub fn vlan(self) -> (u16, u16) {
+        // SAFETY: as above.
+        unsafe {
+            if (*self.0).vlan_present == 0 {
+                return (0, 0);
+            }
+            (u16::from_be((*self.0).vlan_proto as u16), (*self.0).vlan_tci as u16)
+        }
+    }
+
     /// The cookie of the local socket that sent this; 0 for a forwarded packet.
     #[inline(always)]
     pub fn socket_cookie(self) -> u64 {
@@ -43,9 +63,12 @@ impl Skb {
         unsafe { bpf_get_socket_cookie(self.0.cast()) }
     }
 
+    /// The id of the cgroup v2 of the socket that this belongs to. At the egress of a veth's host side: the
+    /// local sender's, 0 for a forwarded packet. At `cgroup_skb` ingress: the receiver's (Linux 5.8).
     #[inline(always)]
-    pub fn raw(self) -> *mut __sk_buff {
-        self.0
+    pub fn cgroup_id(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_skb_cgroup_id(self.0) }
     }
 
     /// Copies `len` bytes at `at` to `into`; whether it worked.

@@ -1,6 +1,6 @@
 //! DDNet: the server browser's info queries and a player, at a dozing server.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use dormouse_api::status::Stage;
 use dormouse_tests::{
@@ -19,14 +19,7 @@ fn dozing() -> Stand {
 
 #[test]
 fn info_queries_are_answered_and_wake_nobody() {
-    let stand = dozing();
-    let to = ADDRESS;
-    for _ in 0..5 {
-        stand.node.client.run(|| clients::ddnet::info(to, TIMEOUT)).unwrap();
-        stand.assert_never_woken();
-        thread::sleep(Duration::from_secs(2));
-    }
-    stand.assert_never_woken();
+    dozing().assert_pings_wake_nobody(|| clients::ddnet::info(ADDRESS, TIMEOUT));
 }
 
 #[test]

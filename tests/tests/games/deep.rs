@@ -7,12 +7,10 @@ use dormouse_tests::{
     clients::{self, node::minecraft_join},
     daemon::QUICK,
     process::Place,
-};
-
-use crate::{
-    stand::{ADDRESS, NAME, Plan, Plays, Stand, TIMEOUT},
     swap::Swap,
 };
+
+use crate::stand::{ADDRESS, NAME, Plan, Plays, Stand, TIMEOUT};
 
 /// What else happens on the machine moves its counters too: so many tries for one that shows the goal.
 const TRIES: u32 = 5;
@@ -89,7 +87,7 @@ fn told_of_a_wake_from_deep(stand: &Stand) {
 
 #[test]
 fn minecraft_is_joined_from_deep() {
-    let _swap = Swap::of_gib(2);
+    let _swap = Swap::make(2048).unwrap();
     let stand = deep(Plays::Minecraft, "minecraft-java", Shown::ByDaemon);
     let client = Place::netns(&stand.node.client);
     minecraft_join(client, ADDRESS, "deepa", Duration::from_secs(1)).unwrap();
@@ -98,7 +96,7 @@ fn minecraft_is_joined_from_deep() {
 
 #[test]
 fn luanti_is_joined_from_deep() {
-    let _swap = Swap::of_gib(2);
+    let _swap = Swap::make(2048).unwrap();
     let stand = deep(Plays::Luanti, "luanti", Shown::ByDaemon);
     let to = ADDRESS;
     stand.node.client.run(|| clients::luanti::join(to, "deepa", TIMEOUT)).unwrap();
@@ -108,7 +106,7 @@ fn luanti_is_joined_from_deep() {
 #[test]
 fn a_jvm_of_a_gib_comes_back_whole_from_deep() {
     // Where the sweep touches pages only half of the swap is used (vm_swap_full).
-    let _swap = Swap::of_gib(4);
+    let _swap = Swap::make(4096).unwrap();
     let stand = deep(Plays::Heap(1024), "generic-tcp", Shown::ByNode);
     let to = ADDRESS;
     let ask = |line: &str| {

@@ -1,7 +1,5 @@
 //! Luanti: the server list's ping and a player, at a dozing server.
 
-use std::{thread, time::Duration};
-
 use dormouse_api::status::Stage;
 use dormouse_tests::{clients, topology::CLIENT};
 
@@ -15,14 +13,7 @@ fn dozing() -> Stand {
 
 #[test]
 fn the_server_lists_pings_are_answered_and_wake_nobody() {
-    let stand = dozing();
-    let to = ADDRESS;
-    for _ in 0..5 {
-        stand.node.client.run(|| clients::luanti::ping(to, TIMEOUT)).unwrap();
-        stand.assert_never_woken();
-        thread::sleep(Duration::from_secs(2));
-    }
-    stand.assert_never_woken();
+    dozing().assert_pings_wake_nobody(|| clients::luanti::ping(ADDRESS, TIMEOUT));
 }
 
 #[test]

@@ -9,4 +9,3 @@ mod luanti;
 mod minecraft;
 mod observe;
 mod stand;
-mod swap;

@@ -197,6 +197,16 @@ impl Stand {
         text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum()
     }
 
+    /// Pings for longer than the shortest time between two short thaws: each is answered, none wakes.
+    pub fn assert_pings_wake_nobody<T: Send>(&self, ping: impl Fn() -> anyhow::Result<T> + Sync) {
+        for _ in 0..5 {
+            self.node.client.run(|| ping().map(drop)).unwrap();
+            self.assert_never_woken();
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        self.assert_never_woken();
+    }
+
     /// Asleep, and nobody has woken it since the daemon started.
     pub fn assert_never_woken(&self) {
         let wakes = self.events(EventKind::Wake);

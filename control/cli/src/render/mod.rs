@@ -3,6 +3,7 @@
 pub mod events;
 pub mod preflight;
 pub mod profile;
+pub mod savings;
 pub mod server;
 pub mod status;
 mod table;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use dormouse_api::status::{Mode, Stage};
-use dormouse_api::why::{LastWake, NextWake, Refused, Save, SleeperMemory, Why};
+use dormouse_api::why::{DeepWake, LastWake, NextWake, Refused, Save, SleeperMemory, Why};
 
 use super::{kept, mode, phases, stage};
 use crate::units::{self, Clock, Unit, count};
@@ -115,6 +115,20 @@ fn refused(refused: &Refused) -> String {
 }
 
 fn next_wake(wake: &NextWake) -> String {
+    match wake {
+        NextWake::Dozing { last_answer_ns: Some(ns) } => {
+            format!(
+                "about {} ms to the first answer, as the last time: its memory is resident",
+                units::ms(*ns)
+            )
+        }
+        NextWake::Dozing { last_answer_ns: None } => "a thaw: its memory is resident".to_owned(),
+        NextWake::Deep(wake) => deep_wake(wake),
+        NextWake::Unknown { reason } => format!("unknown: {reason}"),
+    }
+}
+
+fn deep_wake(wake: &DeepWake) -> String {
     let mut known = vec![format!("{} recorded", count(wake.wakes_recorded.into(), "wake", "wakes"))];
     known.extend(wake.disk_bytes_per_second.map(|speed| format!("disk {}/s", units::bytes(speed))));
     format!(
@@ -190,13 +204,13 @@ mod tests {
                 scan_addresses: 14,
                 false_wakes: 0,
             },
-            next_wake: Some(NextWake {
+            next_wake: Some(NextWake::Deep(DeepWake {
                 estimate_ms: 240,
                 working_set_bytes: 1126 * MIB,
                 wakes_recorded: 6,
                 disk_bytes_per_second: Some(4710 * MIB),
                 headroom_reserved: true,
-            }),
+            })),
             last_wake: Some(LastWake {
                 at_ms: at(10, 31, 12) + 402,
                 from: Some("203.0.113.7:53122".into()),
@@ -238,9 +252,21 @@ Last wake    10:31:12.402 by 203.0.113.7:53122, Minecraft login, from deep
         let mut why = sleeper();
         for save in [None, Some(Save::NotNeeded { reason: "rounds only".into() }), why.save.clone()] {
             why.save = save;
-            let json = serde_json::to_string(&why).unwrap();
-            assert_eq!(serde_json::from_str::<Why>(&json).unwrap(), why);
+            there_and_back(&why);
         }
+        for next_wake in [NextWake::Dozing { last_answer_ns: Some(7) }, unknown()] {
+            why.next_wake = Some(next_wake);
+            there_and_back(&why);
+        }
+    }
+
+    fn there_and_back(why: &Why) {
+        let json = serde_json::to_string(why).unwrap();
+        assert_eq!(serde_json::from_str::<Why>(&json).unwrap(), *why);
+    }
+
+    fn unknown() -> NextWake {
+        NextWake::Unknown { reason: "device not measured".into() }
     }
 
     #[test]
@@ -281,6 +307,11 @@ Why awake    an outbound link to 192.0.2.1:5432 is open (outbound-link) forged
             swap_written_bytes: 0,
         };
         assert_eq!(memory(&estimated), "about 40 of 58 MiB (estimated from the node's free memory)");
+        assert_eq!(next_wake(&unknown()), "unknown: device not measured");
+        assert_eq!(
+            next_wake(&NextWake::Dozing { last_answer_ns: Some(1_840_000) }),
+            "about 1.8 ms to the first answer, as the last time: its memory is resident"
+        );
         assert_eq!(refused(&Refused::default()), "nobody came: 0 wakes");
         let some = Refused { pings: 2, pings_answered: 1, scans: 1, scan_addresses: 1, ..Refused::default() };
         assert_eq!(refused(&some), "2 status pings (1 answered), 1 scan from 1 address: 0 wakes");

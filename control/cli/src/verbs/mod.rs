@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod profile;
+mod savings;
 mod servers;
 mod watch;
 
@@ -16,28 +17,31 @@ use dormouse_api::preflight::CheckResult;
 use dormouse_api::status::Mode;
 
 use crate::args::{Cli, Enabled, Format, Verb};
-use crate::exit::Silent;
+use crate::exit::{Silent, Usage};
 use crate::units::Clock;
 use crate::{companion, output, render};
 
 /// Whom to ask, and how to print the answer.
 struct Context {
     client: Client,
-    format: Format,
+    json: bool,
 }
 
 impl Context {
     /// One answer: as text, or as the JSON that it came in.
     fn print<T: serde::Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
-        match self.format {
-            Format::Table => Ok(output::text(&text(answer))?),
-            Format::Json => output::json(answer),
-        }
+        if self.json { output::json(answer) } else { Ok(output::text(&text(answer))?) }
     }
 }
 
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    let context = Context { client: Client::new(socket(cli.socket)), format: cli.output };
+    let savings = matches!(cli.verb, Verb::Savings(_));
+    if matches!(cli.output, Format::Csv | Format::Html) && !savings {
+        return Err(
+            Usage("only `dormouse savings` prints csv and html; say -o table or -o json".to_owned()).into()
+        );
+    }
+    let context = Context { client: Client::new(socket(cli.socket)), json: cli.output == Format::Json };
     let client = &context.client;
     match cli.verb {
         Verb::Preflight => preflight(&context).await,
@@ -86,6 +90,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 EventFilter { servers: servers.servers, profile: servers.profile, kinds, follow: watch };
             watch::events(&context, &filter).await
         }
+        Verb::Savings(args) => savings::run(&context, args, cli.output).await,
         Verb::Off => Err(companion::become_guard("off")),
         Verb::On => Err(companion::become_guard("on")),
         Verb::Completions { shell } => {

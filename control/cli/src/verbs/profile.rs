@@ -4,10 +4,10 @@ use anyhow::bail;
 use dormouse_api::profile::{Explain, SetRequest, Setting, Target};
 
 use super::Context;
-use crate::args::{Format, Limits, ProfileVerb};
+use crate::args::{Limits, ProfileVerb};
 use crate::exit::Usage;
+use crate::render;
 use crate::units::Clock;
-use crate::{output, render};
 
 pub async fn run(context: &Context, verb: ProfileVerb) -> anyhow::Result<()> {
     let client = &context.client;
@@ -23,10 +23,7 @@ pub async fn run(context: &Context, verb: ProfileVerb) -> anyhow::Result<()> {
                 None => context.print(&explained.settings, |settings| render::profile::values(settings)),
                 Some(key) => {
                     let setting = find(explained, &key)?;
-                    match context.format {
-                        Format::Table => Ok(output::text(&format!("{}\n", setting.value))?),
-                        Format::Json => output::json(&setting),
-                    }
+                    context.print(&setting, |setting| format!("{}\n", setting.value))
                 }
             }
         }

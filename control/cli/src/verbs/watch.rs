@@ -7,7 +7,6 @@ use dormouse_api::event::EventFilter;
 use dormouse_api::status::Selector;
 
 use super::Context;
-use crate::args::Format;
 use crate::units::Clock;
 use crate::{output, render};
 
@@ -23,16 +22,15 @@ pub async fn status(context: &Context, selector: &Selector) -> anyhow::Result<()
     loop {
         ticks.tick().await;
         let status = context.client.status(selector).await?;
-        match context.format {
-            Format::Json => output::json_line(&status)?,
-            Format::Table => {
-                let text = render::status::status(&status, &Clock::local(status.node.now_at_ms));
-                match (redraw, first) {
-                    (true, _) => output::raw(&format!("{REDRAW}{}", output::printable(&text)))?,
-                    (false, true) => output::text(&text)?,
-                    (false, false) => output::text(&format!("\n{text}"))?,
-                }
-            }
+        if context.json {
+            output::json_line(&status)?;
+            continue;
+        }
+        let text = render::status::status(&status, &Clock::local(status.node.now_at_ms));
+        match (redraw, first) {
+            (true, _) => output::raw(&format!("{REDRAW}{}", output::printable(&text)))?,
+            (false, true) => output::text(&text)?,
+            (false, false) => output::text(&format!("\n{text}"))?,
         }
         first = false;
     }
@@ -42,13 +40,14 @@ pub async fn status(context: &Context, selector: &Selector) -> anyhow::Result<()
 pub async fn events(context: &Context, filter: &EventFilter) -> anyhow::Result<()> {
     let mut events = context.client.events(filter).await?;
     let clock = Clock::now();
-    if context.format == Format::Table {
+    if !context.json {
         output::text(&render::events::head())?;
     }
     while let Some(event) = events.next().await? {
-        match context.format {
-            Format::Table => output::text(&render::events::event(&event, &clock))?,
-            Format::Json => output::json_line(&event)?,
+        if context.json {
+            output::json_line(&event)?;
+        } else {
+            output::text(&render::events::event(&event, &clock))?;
         }
     }
     Ok(())

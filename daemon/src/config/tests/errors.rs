@@ -54,7 +54,8 @@ fn of_the_node() {
         (
             node("\n\nstatedir = \"/x\""),
             "dormoused.toml:3: unknown key `statedir` (did you mean `state_dir`?): allowed are state_dir, run_dir, \
-             server_dir, profile_dir, pin_dir, metrics_listen, stale_after, guard_limit, cgroup_root, log",
+             server_dir, profile_dir, pin_dir, metrics_listen, stale_after, guard_limit, headroom_wakes, cgroup_root, \
+             probers, log",
         ),
         (node("run_dir = \"run\""), "dormoused.toml:1: run_dir = \"run\": expected an absolute path"),
         (
@@ -66,6 +67,11 @@ fn of_the_node() {
         (
             node("guard_limit = 10"),
             "dormoused.toml:1: guard_limit = 10: expected a duration like \"10m\", \"90s\" or \"1h 30m\"",
+        ),
+        (
+            node("probers = [\"kubelet.service\"]"),
+            "dormoused.toml:1: probers = [\"kubelet.service\"]: expected a list; each element: expected a cgroup below \
+             the root, as \"/system.slice/kubelet.service\"",
         ),
         (node("log = \"\""), "dormoused.toml:1: log = \"\": expected a text that is not empty"),
     ]);

@@ -1,6 +1,7 @@
 //! The machine as its caller sees it: events in, actions and `why` out.
 
 mod every_pair;
+mod exceptions;
 mod model;
 mod random;
 mod rules;
@@ -11,6 +12,14 @@ use dormouse_packet::Class;
 
 use super::*;
 use crate::limits::{DozeBy, FirstSpeaker, Floor, Limits, Mode};
+
+const WOKEN: [Action; 2] = [Action::RunAfterWake, Action::StartCanary];
+
+fn wake(cause: Cause) -> [Action; 1] {
+    [Action::Wake { cause }]
+}
+
+const PLAYER: Cause = Cause::Player { from: None };
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

@@ -1,6 +1,10 @@
 //! Packet in, verdict out, through BPF_PROG_TEST_RUN: the programs as the kernel runs them.
 
+mod shapes;
+mod streams;
+
 use std::{
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
@@ -48,6 +52,32 @@ impl Bench {
     fn run(&mut self, frame: &[u8]) -> u32 {
         let options = TestRunOptions { data_in: Some(frame), repeat: 1, ..TestRunOptions::default() };
         self.door.program("door").unwrap().test_run(options).unwrap().return_value
+    }
+
+    /// As the kernel hands over a burst that it will cut into segments later.
+    fn run_burst(&mut self, frame: &[u8], segments: u32, size: u32) -> u32 {
+        // `struct __sk_buff` of include/uapi/linux/bpf.h.
+        const LEN: usize = 192;
+        const SEGMENTS: usize = 164;
+        const SIZE: usize = 176;
+        let mut context = [0; LEN];
+        context[SEGMENTS..SEGMENTS + 4].copy_from_slice(&segments.to_ne_bytes());
+        context[SIZE..SIZE + 4].copy_from_slice(&size.to_ne_bytes());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: 1,
+            ..TestRunOptions::default()
+        };
+        self.door.program("door").unwrap().test_run(options).unwrap().return_value
+    }
+
+    fn woken_by(&self) -> Option<Class> {
+        self.arrays.state(SLOT).take_wake().map(|(_, class)| Class::from_number(class))
+    }
+
+    fn in_flight(&self) -> u32 {
+        gate::in_flight(self.arrays.gate(SLOT))
     }
 
     fn player_seen(&self) -> bool {
@@ -225,6 +255,94 @@ fn a_signal_only_road_never_parks() {
     assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
     assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, b"x")), PASS);
     assert!(b.arrays.state(SLOT).take_wake().is_some());
+}
+
+/// This process's cgroup: BPF_PROG_TEST_RUN gives every packet a socket of its caller's.
+fn own_cgroup() -> u64 {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    std::fs::metadata(dormouse_tests::cgroup::root().unwrap().join(path)).unwrap().ino()
+}
+
+const HTTP: &[u8] = b"GET /healthz HTTP/1.1\r\n\r\n";
+
+#[test]
+fn a_probers_probe_is_a_probe_and_its_login_a_player() {
+    let mut b = Bench::new("prober", TcHook::Tcx);
+    b.watch(7001, 6, Game::GenericTcp, 0);
+    b.door.set_probers(&[own_cgroup()].into()).unwrap();
+    for gate in [OPEN, PARK] {
+        b.arrays.set_gate(SLOT, gate);
+        assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
+        assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, b"")), PASS);
+        let consumed = b.run(&tcp(1000, 7001, 100, ACK, HTTP));
+        assert_eq!(consumed, if gate == OPEN { PASS } else { REDIRECT });
+        assert!(!b.player_seen() && b.arrays.state(SLOT).take_wake().is_none());
+    }
+    assert!(matches!(b.reader.next(), Some(Record::Knock(k)) if k.class == Class::Probe));
+    assert!(matches!(b.reader.next(), Some(Record::Parked(p)) if p.knock.class == Class::Probe));
+    assert!(b.arrays.state(SLOT).take_query().is_some(), "it is answered as a query is");
+    assert_eq!(b.door.counters(SLOT).unwrap().probe, 1);
+    b.arrays.end_record(SLOT);
+
+    assert_eq!(b.run(&tcp(1001, 7001, 99, SYN, b"")), PASS);
+    assert_eq!(b.run(&tcp(1001, 7001, 100, ACK, b"login anna")), PASS);
+    assert!(b.arrays.state(SLOT).take_wake().is_some(), "the cgroup alone makes no probe");
+}
+
+#[test]
+fn a_strangers_http_is_no_probe() {
+    let mut b = Bench::new("noprober", TcHook::Tcx);
+    b.watch(7001, 6, Game::GenericTcp, 0);
+    b.watch(25565, 6, Game::MinecraftJava, 0);
+    b.door.set_probers(&[own_cgroup()].into()).unwrap();
+    b.door.set_probers(&[own_cgroup() + 1].into()).unwrap();
+    b.arrays.set_gate(SLOT, PARK);
+    assert_eq!(b.run(&tcp(1000, 25565, 99, SYN, b"")), PASS);
+    assert_eq!(b.run(&tcp(1000, 25565, 100, ACK, HTTP)), REDIRECT);
+    assert_eq!(b.door.counters(SLOT).unwrap().noise, 1);
+    assert_eq!(b.run(&tcp(1000, 7001, 99, SYN, b"")), PASS);
+    assert_eq!(b.run(&tcp(1000, 7001, 100, ACK, HTTP)), PASS);
+    assert!(b.arrays.state(SLOT).take_wake().is_some());
+    assert_eq!(b.door.counters(SLOT).unwrap().probe, 0);
+}
+
+/// Passed and counted, awake and asleep; what is only not ours is not counted.
+#[test]
+fn what_can_not_be_parsed_is_counted_and_passes() {
+    let mut b = Bench::new("unparsed", TcHook::Tcx);
+    b.watch(7001, 6, Game::GenericTcp, 0);
+    b.arrays.set_gate(SLOT, PARK);
+    let good = tcp(1000, 7001, 100, ACK, b"x");
+    let changed = |at: usize, byte: u8| {
+        let mut frame = good.clone();
+        frame[at] = byte;
+        frame
+    };
+    let ethernet = |ethertype: u16, rest: &[u8]| [&good[..12], &ethertype.to_be_bytes(), rest].concat();
+    // Seven destination options, each of eight bytes, and no end.
+    let mut chain = vec![0x60, 0, 0, 0, 0, 56, 60, 64];
+    chain.extend([0; 32]);
+    chain.extend([60, 0, 0, 0, 0, 0, 0, 0].repeat(7));
+    let broken = [
+        ("a header of 4 bytes", changed(14, 0x41)),
+        ("version 5", changed(14, 0x55)),
+        ("options beyond its end", [&changed(14, 0x4f)[..], &[]].concat()),
+        ("cut in the IP header", good[..34].to_vec()),
+        ("too many extension headers", ethernet(0x86dd, &chain)),
+        ("a TCP header of 16 bytes", changed(46, 0x40)),
+    ];
+    for (count, (what, frame)) in broken.iter().enumerate() {
+        assert_eq!(b.run(frame), PASS, "{what}");
+        assert_eq!(b.door.unparsed().unwrap(), count as u64 + 1, "{what}");
+    }
+    let arp = [0, 1, 8, 0, 6, 4, 0, 1].into_iter().chain([0; 20]).collect::<Vec<u8>>();
+    let icmp = ipv4(1, &[8, 0, 0, 0, 0, 1, 0, 1]);
+    for frame in [ethernet(0x0806, &arp), icmp, udp(1000, 4000, b"nobody's")] {
+        assert_eq!(b.run(&frame), PASS);
+    }
+    assert_eq!(b.door.unparsed().unwrap(), broken.len() as u64);
+    assert!(b.arrays.state(SLOT).take_wake().is_none());
 }
 
 #[test]
