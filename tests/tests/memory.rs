@@ -117,9 +117,7 @@ fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
             measured as f64 / out.anonymous as f64,
             (out.handed_back.bytes as f64 - measured as f64).abs() / measured as f64,
         );
-        println!(
-            "round {round}: handed_back_ratio {ratio:.3} book_error {error:.3} files {files} -> {files_now}"
-        );
+        println!("round {round}: handed_back_ratio {ratio:.3} book_error {error:.3}");
         println!("{out:?}");
         assert!(!out.handed_back.estimated);
         assert!(ratio >= 0.9 && error <= 0.05, "{out:?}, {measured} measured");

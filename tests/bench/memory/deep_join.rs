@@ -76,12 +76,12 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
     if !quick {
         thread::sleep(FIRST_SLEEP);
     }
-    for which in 0..NAMES.len() {
+    for (which, name) in NAMES.iter().enumerate() {
         join(&stand, which, "second")?;
         let answer = answer_ms(&stand, which)?;
-        println!("{}: first answer of the first wake, without a record: {answer:.1} ms", NAMES[which]);
+        println!("{name}: first answer of the first wake, without a record: {answer:.1} ms");
     }
-    stand.rest();
+    Deep::rest();
     for round in 0..rounds {
         let mut awake = [0.0; 3];
         for (which, took) in awake.iter_mut().enumerate() {
@@ -106,12 +106,12 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
                 }
             }
         }
-        stand.rest();
+        Deep::rest();
         for (which, one) in seen.iter_mut().enumerate() {
             // A B A: awake before and after.
             let after = join(&stand, which, &format!("b{round}")).unwrap_or(f64::NAN);
             if let Some(asleep) = one.asleep.last() {
-                one.ratios.push(asleep / ((awake[which] + after) / 2.0));
+                one.ratios.push(asleep / f64::midpoint(awake[which], after));
             }
         }
     }

@@ -80,7 +80,7 @@ impl Deep {
     }
 
     /// Until what the last wake touched is recorded.
-    pub fn rest(&self) {
+    pub fn rest() {
         thread::sleep(RECORDED);
     }
 

@@ -86,7 +86,7 @@ fn rate(file: &Path) -> Result<f64> {
 
 /// Microseconds of each answer of the neighbour.
 fn ask_for(duration: Duration) -> Result<Vec<f64>> {
-    let (_, asked) = beside_asking(|| {
+    let ((), asked) = beside_asking(|| {
         thread::sleep(duration);
         Ok(())
     })?;

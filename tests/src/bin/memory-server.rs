@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     for (number, page) in memory.chunks_exact_mut(PAGE).enumerate() {
         page.copy_from_slice(&content(number));
     }
-    let file = args.file.map(mapped::File::open).transpose()?;
+    let file = args.file.as_deref().map(mapped::File::open).transpose()?;
     let mut order: Vec<u32> = vec![];
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
@@ -162,7 +162,7 @@ fn touch(memory: &mut [u8], order: &[u32]) -> Result<(Duration, Duration)> {
 /// A file mapped read-only, as jars and libraries are.
 mod mapped {
     use std::num::NonZero;
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use anyhow::{Context, Result};
     use nix::sys::mman::{MapFlags, ProtFlags, mmap};
@@ -175,8 +175,8 @@ mod mapped {
     }
 
     impl File {
-        pub fn open(path: PathBuf) -> Result<Self> {
-            let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+        pub fn open(path: &Path) -> Result<Self> {
+            let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
             let length = NonZero::new(file.metadata()?.len() as usize).context("an empty file")?;
             // SAFETY: a fresh mapping at an address that the kernel chooses takes nothing from anybody.
             let at = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, &file, 0) }?;
@@ -187,11 +187,13 @@ mod mapped {
 
         /// Reads a byte of each page; how many pages.
         pub fn read(&self) -> usize {
-            let pages = (0..self.length).step_by(PAGE);
-            pages
+            let mut pages = 0;
+            for at in (0..self.length).step_by(PAGE) {
                 // SAFETY: inside the mapping, which lives as long as the process; its file is not made shorter.
-                .map(|at| unsafe { ((self.start + at) as *const u8).read_volatile() })
-                .count()
+                unsafe { ((self.start + at) as *const u8).read_volatile() };
+                pages += 1;
+            }
+            pages
         }
     }
 }
