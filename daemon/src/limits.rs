@@ -37,6 +37,18 @@ pub enum DozeBy {
     Throttle,
 }
 
+/// How a deep sleeper's memory comes back. The working set always does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BringBack {
+    /// While the server runs already.
+    Beside,
+    /// Before it runs: for games whose ticks must not wait for a disk.
+    Before,
+    /// Beside, and then all the rest in the background: for collectors that walk the whole heap (JVM).
+    All,
+}
+
 /// Who speaks first on a TCP connection (design §3, ways for TCP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +104,7 @@ pub struct Limits {
     pub throttle_percent: u32,
     /// Bytes that a deep server keeps resident.
     pub resident_min: u64,
+    pub bring_back: BringBack,
     /// Counted from the last wake.
     pub min_awake: Duration,
     /// Counted from the start of the server's process.

@@ -6,6 +6,7 @@ mod flood;
 mod floor;
 mod idle;
 mod login;
+mod memory;
 mod report;
 mod scans;
 mod sleepers;
@@ -39,6 +40,16 @@ enum Name {
     /// Five hundred sleepers and quiet; then a hundred players at once.
     #[value(name = "idle-500")]
     Idle,
+    /// Memory back from deep against plain demand paging.
+    SwapIn,
+    /// Memory out to the swap device, and who suffers.
+    PageOut,
+    /// What the node really gets.
+    Handback,
+    /// Players from deep.
+    DeepJoin,
+    /// A full collection after a deep wake.
+    JvmGc,
 }
 
 fn main() -> Result<ExitCode> {
@@ -50,6 +61,11 @@ fn main() -> Result<ExitCode> {
         Name::Scans => ("scans", scans::run(args.quick)?),
         Name::Flood => ("flood", flood::run(args.quick)?),
         Name::Idle => ("idle-500", idle::run(args.quick)?),
+        Name::SwapIn => ("swap-in", memory::swap_in::run(args.quick)?),
+        Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
+        Name::Handback => ("handback", memory::handback::run(args.quick)?),
+        Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

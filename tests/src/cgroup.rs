@@ -111,6 +111,12 @@ pub fn mine() -> Vec<PathBuf> {
 }
 
 pub(crate) fn sweep() {
+    // What a bench weighs with is empty once its processes are gone.
+    for entry in fs::read_dir("/sys/fs/cgroup/memory").into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(owner::is_leftover) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
     for (name, path) in ours().into_iter().filter(|(name, _)| owner::is_leftover(name)) {
         eprintln!("bench: removing cgroup {name} of an earlier run");
         if let Err(error) = remove(&path) {

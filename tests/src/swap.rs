@@ -1,7 +1,8 @@
-//! A swap file for machines that have none: deep sleepers must go somewhere.
+//! Swap for machines that have none: deep sleepers must go somewhere.
 
 use std::{
     fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,46 +16,128 @@ use crate::owner;
 /// Swap is the whole machine's: whoever makes some or measures it takes turns by this lock.
 const TURN: &str = "/tmp/dormouse-swap.lock";
 
-/// The machine's swap: what was there, or a file that is gone with this value.
+/// The machine's swap: what was there, or what is gone with this value.
 pub struct Swap {
-    file: Option<(PathBuf, TempDir)>,
+    device: PathBuf,
+    made: Option<Made>,
+    /// Put back in the end: a setting's file and its old value.
+    settings: Vec<(PathBuf, String)>,
     _turn: Flock<File>,
+}
+
+enum Made {
+    File { _dir: TempDir },
+    Zram(u32),
 }
 
 impl Swap {
     /// Takes the turn, and makes a swap file of `mib` MiB if the machine has no swap.
     pub fn ensure(mib: u64) -> Result<Self> {
-        let turn = turn()?;
-        if devices()?.is_empty() { Self::file(mib, turn) } else { Ok(Self { file: None, _turn: turn }) }
+        Self::with(|path| run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(path)))
     }
 
     /// Takes the turn, and makes a swap file of `mib` MiB that is used before any other swap.
     pub fn make(mib: u64) -> Result<Self> {
-        Self::file(mib, turn()?)
+        Self::file(turn()?, |path| run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(path)))
     }
 
-    fn file(mib: u64, turn: Flock<File>) -> Result<Self> {
+    /// The same for measurements: on a disk that doesn't call itself rotational (virtual ones do, and swap read-ahead
+    /// then goes by the device's order), and written throughout, so that a read of the file is one of the disk.
+    pub fn measurable(mib: u64) -> Result<Self> {
+        let mut swap = Self::with(|path| {
+            let mut file = File::create(path)?;
+            let zeros = vec![0; 1 << 20];
+            for _ in 0..mib {
+                file.write_all(&zeros)?;
+            }
+            Ok(file.sync_all()?)
+        })?;
+        swap.not_rotational()?;
+        Ok(swap)
+    }
+
+    /// Takes the turn, and makes `mib` MiB of compressed memory (lz4) the only swap; `None` where the machine has swap
+    /// of its own, or no zram.
+    pub fn zram(mib: u64) -> Result<Option<Self>> {
+        let turn = turn()?;
+        let number = fs::read_to_string("/sys/class/zram-control/hot_add");
+        let (true, Ok(number)) = (devices()?.is_empty(), number) else { return Ok(None) };
+        let number = number.trim().parse()?;
+        let device = PathBuf::from(format!("/dev/zram{number}"));
+        let swap = Self { device, made: Some(Made::Zram(number)), settings: vec![], _turn: turn };
+        let block = PathBuf::from(format!("/sys/block/zram{number}"));
+        let _ = fs::write(block.join("comp_algorithm"), "lz4");
+        fs::write(block.join("disksize"), format!("{mib}M"))?;
+        run(Command::new("/sbin/mkswap").arg(&swap.device))?;
+        run(Command::new("/sbin/swapon").arg(&swap.device))?;
+        Ok(Some(swap))
+    }
+
+    fn with(make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
+        let turn = turn()?;
+        if let Some(device) = devices()?.into_iter().next() {
+            return Ok(Self { device, made: None, settings: vec![], _turn: turn });
+        }
+        Self::file(turn, make)
+    }
+
+    fn file(turn: Flock<File>, make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let dir = TempDir::with_prefix_in(format!("{}-", owner::unique("swap")), "/var/tmp")?;
-        let path = dir.path().join("swap");
-        run(Command::new("fallocate").arg("-l").arg(format!("{mib}M")).arg(&path))?;
-        run(Command::new("chmod").arg("600").arg(&path))?;
-        run(Command::new("/sbin/mkswap").arg(&path))?;
-        run(Command::new("/sbin/swapon").args(["--priority", "100"]).arg(&path))?;
-        Ok(Self { file: Some((path, dir)), _turn: turn })
+        let device = dir.path().join("swap");
+        make(&device)?;
+        run(Command::new("chmod").arg("600").arg(&device))?;
+        run(Command::new("/sbin/mkswap").arg(&device))?;
+        run(Command::new("/sbin/swapon").args(["--priority", "100"]).arg(&device))?;
+        Ok(Self { device, made: Some(Made::File { _dir: dir }), settings: vec![], _turn: turn })
     }
 
-    /// The file that was made; `None`: the machine has swap of its own.
+    /// The swap file that was made; `None`: the machine has swap of its own.
     pub fn made(&self) -> Option<&Path> {
-        self.file.as_ref().map(|(path, _)| path.as_path())
+        self.made.as_ref().map(|_| self.device.as_path())
+    }
+
+    /// What is swapped to.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// The flag counts at the moment of swapon.
+    fn not_rotational(&mut self) -> Result<()> {
+        use std::os::linux::fs::MetadataExt;
+        let disk = fs::metadata(&self.device)?.st_dev();
+        let (major, minor) = (nix::sys::stat::major(disk), nix::sys::stat::minor(disk));
+        let flag = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+        let queues = [flag.join("queue/rotational"), flag.join("../queue/rotational")];
+        let flag = queues.into_iter().find(|path| path.exists()).context("the disk's queue")?;
+        let old = fs::read_to_string(&flag)?.trim().to_owned();
+        if self.made.is_none() || old == "0" {
+            return Ok(());
+        }
+        run(Command::new("/sbin/swapoff").arg(&self.device))?;
+        fs::write(&flag, "0")?;
+        self.settings.push((flag, old));
+        run(Command::new("/sbin/swapon").arg(&self.device))
     }
 }
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        if let Some((path, _)) = &self.file {
-            swap_off(path);
+        if self.made.is_some() {
+            swap_off(&self.device);
+        }
+        if let Some(Made::Zram(number)) = &self.made {
+            let _ = fs::write(format!("/sys/block/zram{number}/reset"), "1");
+            let _ = fs::write("/sys/class/zram-control/hot_remove", number.to_string());
+        }
+        for (path, old) in &self.settings {
+            let _ = fs::write(path, old);
         }
     }
+}
+
+fn turn() -> Result<Flock<File>> {
+    let lock = File::options().create(true).append(true).open(TURN).context("open the swap lock")?;
+    Ok(Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?)
 }
 
 /// Takes away swap files whose run has ended.
@@ -68,11 +151,6 @@ pub(crate) fn sweep() {
             }
         }
     }
-}
-
-fn turn() -> Result<Flock<File>> {
-    let lock = File::options().create(true).append(true).open(TURN).context("open the swap lock")?;
-    Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("take the swap lock")
 }
 
 fn swap_off(path: &Path) {

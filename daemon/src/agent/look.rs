@@ -186,7 +186,10 @@ impl Agent {
         managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine, end, look_at_road }));
         managed.next_look = Instant::now();
         self.metrics.server(name, &managed.config.profile.name, managed.stage());
-        if let Some(here) = managed.here() {
+        self.adopt_memory(name);
+        if let Some(managed) = self.servers.get_mut(name)
+            && let Some(here) = managed.here()
+        {
             managed.history.counters_then =
                 self.place.node.door().counters(here.brought.sleeper.slot).unwrap_or_default();
         }

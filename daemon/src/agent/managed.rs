@@ -1,7 +1,7 @@
 //! One server as the agent knows it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{bring_up::Brought, clock::boot_now, signs::EndWatch, waiting::Waiting};
 use crate::{
     config, failpoint,
+    memory::regions::Skip,
     sleep::Woken,
     stage::{Machine, Refusal, Stage},
 };
@@ -74,6 +75,8 @@ pub struct History {
     /// What it held when it fell asleep last, bytes.
     pub size_bytes: u64,
     pub handed_back: Option<HandedBack>,
+    /// Memory that its last page-out left alone, by reason; bytes.
+    pub left_alone: BTreeMap<Skip, u64>,
     /// Parked packets that had come to nothing by then.
     pub expired_then: u64,
     /// The counters when the present stage began.

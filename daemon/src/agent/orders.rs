@@ -13,7 +13,7 @@ use dormouse_packet::Class;
 use super::{
     Agent, Message,
     clock::unix_now_ms,
-    managed::{HandedBack, Presence},
+    managed::{HandedBack, Managed, Presence},
     saved,
 };
 use crate::{
@@ -23,12 +23,13 @@ use crate::{
     limits::DozeBy,
     memory::{
         Cancel,
+        cold::page_out_cold,
         group::Group,
-        page_out::{Bounds, PagedOut, page_out},
-        prefetch::{Prefetched, Progress, prefetch},
+        page_out::{Bounds, PagedOut, write_out},
+        prefetch::Prefetched,
         working_set::WorkingSets,
     },
-    sleep::{DozeAborted, Sleeper, Thawed, WakeError, Woken},
+    sleep::{Back, DozeAborted, Sleeper, Thawed, WakeError, Woken},
     stage::{Action, Demotion, Event, Stage},
     undo::{Change, name_on_disk},
 };
@@ -46,7 +47,6 @@ pub enum Done {
     Woken(Result<Option<Woken>, WakeError>),
     Evidence(super::evidence::Gathered),
     Canary(Result<(), String>),
-    Prefetched(Prefetched),
 }
 
 impl Agent {
@@ -144,9 +144,12 @@ impl Agent {
         let Some(here) = managed.here() else { return };
         let cgroup = here.brought.found.cgroup.clone();
         let group = Group::new(cgroup.clone());
+        let by = managed.stage().by().unwrap_or(DozeBy::Freeze);
+        let back = self.back(managed, cgroup.clone());
         let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
+            sleeper.set_back(back);
             sleeper.allow_deep(cancel.clone());
             failpoint::at("deep-begun");
             let log = sleeper.ways().log.clone();
@@ -156,10 +159,56 @@ impl Agent {
             let _turn = alone.then(|| PAGE_OUT.lock().unwrap_or_else(PoisonError::into_inner));
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
-            let out = page_out(&group, bounds, &cancel, &mut write_limit);
+            if by == DozeBy::Throttle {
+                let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
+                return Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()));
+            }
+            let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|written| {
+                // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.
+                if !alone {
+                    written.wait_until_needed(SWEEP_AFTER, &cancel);
+                }
+                written.sweep(&cancel)
+            });
             failpoint::at("deep-done");
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
+    }
+
+    /// What it takes to bring its memory back.
+    pub(super) fn back(&self, managed: &Managed, cgroup: PathBuf) -> Back {
+        let sets = working_set_file(&self.config.run_dir, managed.config.name());
+        let known = WorkingSets::load(&sets).unwrap_or_default();
+        let bytes = if known.wakes() == 0 { managed.history.size_bytes } else { known.bytes() };
+        Back { group: Group::new(cgroup), sets, how: managed.config.limits.bring_back, bytes }
+    }
+
+    /// A server that an earlier daemon left asleep: what it has on swap comes back when it wakes.
+    pub(super) fn adopt_memory(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let Presence::Here(here) = &managed.presence else { return };
+        if here.machine.stage().by().is_none() {
+            return;
+        }
+        let deep = matches!(here.machine.stage(), Stage::Deep { .. });
+        let (sleeper, cgroup) = (Arc::clone(&here.brought.sleeper), here.brought.found.cgroup.clone());
+        let memory = memory_of(&cgroup);
+        managed.history.size_bytes = memory.anonymous + memory.swapped;
+        // What it was measured by is forgotten with that daemon.
+        managed.history.handed_back =
+            deep.then_some(HandedBack { bytes: memory.swapped, estimated: true, written_bytes: 0 });
+        if let Some(managed) = self.servers.get(name) {
+            sleeper.set_back(self.back(managed, cgroup));
+        }
+    }
+
+    /// Its working set is there again.
+    pub(super) fn brought_back(&mut self, name: &str, done: &Prefetched) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        tracing::info!(server = name, ?done, "working set is back");
+        if let Some(last) = &mut managed.history.last_wake {
+            last.phases.working_set_ns = Some(done.took.as_nanos() as u64);
+        }
     }
 
     /// A page-out lifted limits; the server is awake.
@@ -167,37 +216,6 @@ impl Agent {
         let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
         let sleeper = Arc::clone(&here.brought.sleeper);
         tokio::task::spawn_blocking(move || sleeper.put_back_limits());
-    }
-
-    /// Brings a deep sleeper's working set back; the thaw has happened already.
-    pub(super) fn bring_back(&mut self, name: &str) {
-        let Some(managed) = self.servers.get(name) else { return };
-        let Some(here) = managed.here() else { return };
-        let group = Group::new(here.brought.found.cgroup.clone());
-        let file = self.working_set_file(name);
-        self.order(name, move |_| {
-            let pids: Vec<i32> = group.pids().map(|pids| pids.into_iter().collect()).unwrap_or_default();
-            let mut sets = WorkingSets::load(&file).unwrap_or_default();
-            let done = prefetch(&pids, &sets, &Progress::default(), &Cancel::default());
-            // What it touched by then is what a wake needs.
-            std::thread::sleep(RECORD_AFTER);
-            for pid in pids {
-                if let Err(error) = sets.record(pid, done.wake) {
-                    tracing::debug!(%error, "a working set was not recorded");
-                }
-            }
-            sets.retain_living();
-            if let Err(error) = sets.save(&file) {
-                tracing::warn!(%error, "the working set can't be stored: the next wake learns it again");
-            }
-            Done::Prefetched(done)
-        });
-    }
-
-    fn working_set_file(&self, name: &str) -> PathBuf {
-        let folder = self.config.run_dir.join("working-sets");
-        let _ = std::fs::create_dir_all(&folder);
-        folder.join(name_on_disk(name))
     }
 
     pub(super) fn done(&mut self, name: &str, generation: u64, done: Done) {
@@ -264,24 +282,13 @@ impl Agent {
                 tracing::warn!(server = name, reason, "it did not stand the wake");
                 self.feed(name, Event::CanaryFailed { reason });
             }
-            Done::Prefetched(done) => {
-                tracing::info!(
-                    server = name,
-                    wanted = done.wanted,
-                    brought = done.brought,
-                    took = ?done.took,
-                    "working set is back"
-                );
-                if let Some(last) = &mut managed.history.last_wake {
-                    last.phases.working_set_ns = Some(done.took.as_nanos() as u64);
-                }
-            }
         }
     }
 
     fn deep(&mut self, name: &str, out: &PagedOut, swapped: u64) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let bytes = out.handed_back.bytes + swapped;
+        managed.history.left_alone.clone_from(&out.skipped);
         tracing::info!(server = name, ?out, swapped, "paged out");
         self.metrics.swap_written(name, out.paged_out);
         self.books.wrote(name, &managed.config.profile.name, unix_now_ms(), out.paged_out);
@@ -408,8 +415,16 @@ impl Agent {
 
 static PAGE_OUT: Mutex<()> = Mutex::new(());
 
-/// How long after a wake its working set is read off.
-const RECORD_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long what went to swap stays in the swap cache too while the node has memory enough: who comes back by then waits
+/// for no disk.
+const SWEEP_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The file of a server's working sets.
+fn working_set_file(run_dir: &Path, name: &str) -> PathBuf {
+    let folder = run_dir.join("working-sets");
+    let _ = std::fs::create_dir_all(&folder);
+    folder.join(name_on_disk(name))
+}
 
 /// The memory of all processes of a cgroup.
 pub fn memory_of(cgroup: &Path) -> Resident {

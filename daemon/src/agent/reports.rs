@@ -45,6 +45,9 @@ impl Agent {
             Report::WakeFailed { slot, reason } => {
                 self.with_slot(slot, |agent, name| agent.feed(name, Event::WakeFailed { reason }));
             }
+            Report::BroughtBack { slot, done } => {
+                self.with_slot(slot, |agent, name| agent.brought_back(name, &done));
+            }
             Report::Queried(slot) => self.with_slot(slot, |agent, name| {
                 agent.feed(name, Event::Knock { class: Class::Query, from: None });
             }),
@@ -194,9 +197,6 @@ impl Agent {
         told.phases = Some(phases(woken, None));
         self.journal.note(told);
         tracing::info!(server = name, replayed = woken.replayed, was = stage.word(), "woken");
-        if deep {
-            self.bring_back(name);
-        }
         if paged_out {
             self.put_back_limits(name);
         }

@@ -20,7 +20,7 @@ use crate::{
     config,
     door::monotonic_ns,
     limits,
-    memory::group::Group,
+    memory::{group::Group, regions::Skip},
     stage::{Next, Reason, Stage},
 };
 
@@ -208,11 +208,26 @@ fn reasons(managed: &Managed) -> Vec<String> {
         Some(Next::WakeAgain { at }) => reasons.push(format!("is woken again {}", ahead(at))),
         None => {}
     }
+    reasons.extend(left_alone(managed));
     if let Some(demotion) = why.demotion {
         reasons.push(format!("demoted: {}; {}", demotion.reason, demotion.cure));
     }
     reasons.extend(managed.history.paper.clone());
     reasons
+}
+
+/// What a deep sleeper keeps in memory although it does nothing, if it is worth a word.
+fn left_alone(managed: &Managed) -> Option<String> {
+    const WORTH: u64 = 1 << 20;
+    managed.history.handed_back?;
+    let parts: Vec<String> = managed
+        .history
+        .left_alone
+        .iter()
+        .filter(|(skip, bytes)| **skip != Skip::File && **bytes >= WORTH)
+        .map(|(skip, bytes)| format!("{} MiB {skip}", bytes >> 20))
+        .collect();
+    (!parts.is_empty()).then(|| format!("stays resident: {}", parts.join(", ")))
 }
 
 fn ahead(at: Duration) -> String {

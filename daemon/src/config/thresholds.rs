@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::{ConfigError, Place};
 use super::reader::{Entry, Section, Source};
 use super::value::{OrNever, Show, quoted};
-use crate::limits::{DozeBy, FirstSpeaker, Floor, Limits, Reaction, Window};
+use crate::limits::{BringBack, DozeBy, FirstSpeaker, Floor, Limits, Reaction, Window};
 
 macro_rules! thresholds {
     ($($key:ident: $type:ty),+ $(,)?) => {
@@ -67,6 +67,7 @@ thresholds! {
     doze_by: DozeBy,
     throttle_percent: u32,
     resident_min: u64,
+    bring_back: BringBack,
     min_awake: Duration,
     grace_after_start: Duration,
     wakes_per_hour: u32,
@@ -118,6 +119,7 @@ pub fn built_in() -> Limits {
         // Enough for an idle server to hold its timers and connections.
         throttle_percent: 10,
         resident_min: 0,
+        bring_back: BringBack::Beside,
         min_awake: Duration::from_mins(5),
         grace_after_start: Duration::from_mins(10),
         wakes_per_hour: 12,

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::profile::Ready;
 use super::window;
 use crate::discover::probers::ProberGlob;
-use crate::limits::{DozeBy, FirstSpeaker, Floor, Mode, Reaction, Window};
+use crate::limits::{BringBack, DozeBy, FirstSpeaker, Floor, Mode, Reaction, Window};
 
 pub trait Value: Sized {
     /// What is allowed, as the end of an error message.
@@ -83,6 +83,7 @@ macro_rules! words {
 words!(Mode { "observe" => Mode::Observe, "doze" => Mode::Doze, "full" => Mode::Full });
 words!(Floor { "awake" => Floor::Awake, "dozing" => Floor::Dozing, "deep" => Floor::Deep });
 words!(DozeBy { "freeze" => DozeBy::Freeze, "throttle" => DozeBy::Throttle });
+words!(BringBack { "beside" => BringBack::Beside, "before" => BringBack::Before, "all" => BringBack::All });
 words!(Reaction { "wake" => Reaction::Wake, "ignore" => Reaction::Ignore });
 words!(FirstSpeaker {
     "client" => FirstSpeaker::Client,

@@ -29,6 +29,11 @@ pub enum Error {
     )]
     NoSwap,
     #[error(
+        "{} is throttled and goes on ticking, and this kernel can't page out only what is cold of it (memory.reclaim \
+         with swappiness: a v2 memory controller and Linux 6.12): it stays as it is", cgroup.display()
+    )]
+    NoColdReclaim { cgroup: PathBuf },
+    #[error(
         "{} forbids swap (its memory.swap.max is 0): raise it there; dormouse lifts the limit of a \
          server's own cgroup only, never of the ones above it", cgroup.display()
     )]

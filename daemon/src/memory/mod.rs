@@ -7,6 +7,7 @@
 //! [`prefetch`], guided by the [`working_set`].
 
 pub mod advise;
+pub mod cold;
 mod error;
 pub mod group;
 pub mod judge;
@@ -15,7 +16,9 @@ pub mod pagemap;
 mod plan;
 pub mod prefetch;
 pub mod ranges;
+pub mod refill;
 pub mod regions;
+mod stored_sets;
 pub mod swap;
 mod sweep;
 pub(crate) mod sys;
@@ -25,20 +28,29 @@ pub mod working_set;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 pub use error::{Error, Result};
 
 /// Stops a page-out or a prefetch from another thread: looked at between steps of 2 MiB, so that a knock
 /// interrupts within milliseconds.
 #[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel {
+    flag: Arc<AtomicBool>,
+    at: Option<Instant>,
+}
 
 impl Cancel {
+    /// Stops by itself at that time.
+    pub fn at(time: Instant) -> Self {
+        Self { at: Some(time), ..Self::default() }
+    }
+
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.flag.store(true, Ordering::Release);
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.flag.load(Ordering::Acquire) || self.at.is_some_and(|time| Instant::now() >= time)
     }
 }

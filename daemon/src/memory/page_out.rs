@@ -5,20 +5,21 @@
 //! nothing from the disk. [`page_out`] does both at once.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procfs::{Current, MemoryPressure};
+use procfs::{Current, Meminfo, MemoryPressure};
 
 use super::advise::Advice;
 use super::group::{Group, WriteLimit};
 use super::judge::{HandedBack, Judge, swap_cached, writeback};
-use super::plan::{Moved, Plan, on_swap};
+use super::plan::{Moved, Plan, on_swap, own_in_swap_cache};
 use super::ranges;
 use super::regions::Skip;
 use super::swap::Facts;
-use super::{Cancel, Error, Result, sweep};
+use super::{Cancel, Error, Result, sweep, sys};
 
 /// Steps between two looks at pressure, swap and freezer: 32 MiB, some 20 ms on an SSD.
 pub(super) const LOOK_EVERY: usize = 16;
@@ -87,7 +88,7 @@ pub struct WrittenOut {
     baseline: Baseline,
 }
 
-/// What the counters said before, in bytes.
+/// What the counters said of others before, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Baseline {
     pub(super) swap_cached: u64,
@@ -95,6 +96,14 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
+    /// The swap cache counts here as far as it is others': where the kernel counts this server alone, nothing of it;
+    /// else less what this server has there itself, of pages that it only read since its last sleep.
+    fn new(group: &Group, cached: u64, moved: &[Moved]) -> Result<Self> {
+        let others =
+            if group.has_memory_controller() { 0 } else { cached.saturating_sub(own_in_swap_cache(moved)) };
+        Ok(Self { swap_cached: others, writeback: writeback(group)? })
+    }
+
     pub(super) fn left_in_swap_cache(self, group: &Group) -> Result<u64> {
         Ok(swap_cached(group)?.saturating_sub(self.swap_cached))
     }
@@ -112,6 +121,16 @@ pub fn page_out(
     write_limit: &mut WriteLimit<'_>,
 ) -> Result<PagedOut> {
     write_out(group, bounds, cancel, write_limit)?.sweep(cancel)
+}
+
+/// Runs `work` on a thread that comes after everybody else at the CPU: nobody waits for a page-out, and a neighbour's
+/// players must not notice it.
+fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let on_its_thread = || {
+        sys::go_last();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(on_its_thread).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The first part alone.
@@ -139,11 +158,12 @@ pub fn write_out(
     let started = Instant::now();
     let mut judge = Judge::new(group);
     let turn_held = turn(group, cancel);
-    let baseline = Baseline { swap_cached: swap_cached(group)?, writeback: writeback(group)? };
+    let cached_before = swap_cached(group)?;
     // A page that was only read since its last sleep is in the swap cache and still owns its slot. (Counted
     // for the whole machine it may be too many: the look between steps has the last word.)
     let free = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
-    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(baseline.swap_cached))?;
+    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(cached_before))?;
+    let baseline = Baseline::new(group, cached_before, &plan.moved)?;
     let mut done = PagedOut {
         anonymous: plan.anonymous,
         skipped: plan.skipped,
@@ -152,7 +172,7 @@ pub fn write_out(
     };
     let moved = plan.moved;
     judge.watch(group, || {
-        let stopped = run(group, &moved, bounds, used_at_most, cancel, &mut done.refused)?;
+        let stopped = behind(|| run(group, &moved, bounds, used_at_most, cancel, &mut done.refused))?;
         done.stopped = stopped.or(done.stopped);
         wait_for_writeback(group, baseline, cancel)
     })?;
@@ -165,6 +185,19 @@ pub fn write_out(
 }
 
 impl WrittenOut {
+    /// Leaves it in the swap cache for so long, or until the machine's memory grows short, or a knock.
+    pub fn wait_until_needed(&self, at_most: Duration, cancel: &Cancel) {
+        const LOOK: Duration = Duration::from_millis(50);
+        /// Of the machine's memory: what is available beyond it is needed by nobody.
+        const PLENTY: u64 = 4;
+        let short =
+            || Meminfo::current().is_ok_and(|info| info.mem_available.unwrap_or(0) < info.mem_total / PLENTY);
+        let until = Instant::now() + at_most;
+        while Instant::now() < until && !cancel.is_cancelled() && !short() {
+            thread::sleep(LOOK);
+        }
+    }
+
     /// Empties the swap cache of what was written. Not after a cancel or a thaw: the server is about to need
     /// it.
     ///
@@ -177,7 +210,7 @@ impl WrittenOut {
         let started = Instant::now();
         let turn_held = turn(&self.group, cancel);
         let (group, moved, baseline) = (&self.group, &self.moved, self.baseline);
-        let stopped = self.judge.watch(group, || sweep::sweep(group, moved, baseline, cancel))?;
+        let stopped = self.judge.watch(group, || behind(|| sweep::sweep(group, moved, baseline, cancel)))?;
         drop(turn_held);
         self.done.stopped = stopped.or(self.done.stopped);
         self.done.paged_out = on_swap(&self.moved);

@@ -82,6 +82,11 @@ fn survey(pid: i32) -> Result<(Moved, BTreeMap<Skip, u64>)> {
     Ok((Moved { target, pagemap, pages, advised }, regions.skipped))
 }
 
+/// Bytes of what is meant to go that are in the swap cache already, by a sample of each process's pages.
+pub(super) fn own_in_swap_cache(moved: &[Moved]) -> u64 {
+    moved.iter().map(|m| m.pagemap.in_swap_cache(&m.pages).unwrap_or(0)).sum()
+}
+
 /// Bytes of what was meant to go that are on swap. A process that ended has none.
 pub(super) fn on_swap(moved: &[Moved]) -> u64 {
     let swapped = moved.iter().filter_map(|m| m.pagemap.pages(State::Swapped, &m.pages).ok());

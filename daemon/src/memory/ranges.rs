@@ -108,13 +108,18 @@ pub fn difference(a: &[Span], b: &[Span]) -> Vec<Span> {
 
 /// Cuts a set into steps of at most [`STEP`] bytes and as many pieces as one system call takes.
 pub fn steps(spans: &[Span]) -> Vec<Vec<Span>> {
+    steps_of(spans, MAX_PIECES)
+}
+
+/// Cuts a set into steps of at most [`STEP`] bytes and so many pieces.
+pub fn steps_of(spans: &[Span], pieces: usize) -> Vec<Vec<Span>> {
     let mut steps: Vec<Vec<Span>> = Vec::new();
     let mut room = 0;
     for span in spans {
         let mut rest = *span;
         while rest.bytes() > 0 {
             match steps.last() {
-                Some(step) if room > 0 && step.len() < MAX_PIECES => {}
+                Some(step) if room > 0 && step.len() < pieces => {}
                 _ => {
                     steps.push(Vec::new());
                     room = STEP;

@@ -2,6 +2,7 @@
 //! alone is counted by reason, so that the operator can be told.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -34,6 +35,20 @@ pub enum Skip {
     Device,
     /// A fault there waits for another thread of the server, which is frozen.
     Userfaultfd,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "of mapped files",
+            Self::Shared => "of shared memory (tmpfs, memfd, SysV), which others may use",
+            Self::Executable => "of code made at run time",
+            Self::Locked => "locked by the server (mlock)",
+            Self::HugeTlb => "of reserved huge pages (hugetlbfs), which can't be swapped",
+            Self::Device => "of devices and the kernel",
+            Self::Userfaultfd => "handled by the server itself (userfaultfd)",
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -96,6 +96,19 @@ fn by_touch(process: &Moved, finished: impl Fn() -> Result<bool>, cancel: &Cance
     Ok(())
 }
 
+/// Takes unmapped pages out of the swap cache that are in there. Bytes.
+pub(super) fn drop_cached(target: &Target, unmapped: &[Span]) -> Result<u64> {
+    let mut dropped = 0;
+    for step in ranges::steps(unmapped) {
+        if in_swap_cache(target, &step)? {
+            target.touch(&step)?;
+            dropped += ranges::total(&step);
+        }
+        target.advise(Advice::PageOut, &step)?;
+    }
+    Ok(dropped)
+}
+
 /// Whether touching these pages is free of I/O. The kernel may have taken them out of the swap cache on its
 /// own; then touching all would read them from the disk one by one. A fault that had to read is a major one,
 /// and is counted for the thread that touched. (Pages full of zeros count as read too, hence several probes.)

@@ -17,6 +17,30 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The idle I/O class for the calling thread (ioprio_set(2)): its requests come after everybody else's, where the disk's
+/// scheduler knows classes (bfq; mq-deadline since Linux 5.14).
+pub fn idle_io() -> Result<(), Errno> {
+    const WHO_PROCESS: i32 = 1;
+    const CLASS_IDLE: i32 = 3 << 13;
+    // SAFETY: three integers; 0 is the calling thread.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) }).map(drop)
+}
+
+/// The calling thread, and those that it starts, come before everything that is merely busy. Without CAP_SYS_NICE a wake
+/// is as slow as the node is loaded.
+pub fn go_first() {
+    const FIRST: libc::c_int = -20;
+    // SAFETY: three integers; 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) };
+}
+
+/// The calling thread comes after all others at the CPU (setpriority(2): threads have nice values of their own).
+pub fn go_last() {
+    const LAST: libc::c_int = 19;
+    // SAFETY: three integers; 0 is the calling thread. Going last needs no right, so there is no failure to tell of.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LAST) };
+}
+
 /// process_madvise(2), since Linux 5.10: the bytes of the leading pieces that were done. `pieces` longer than
 /// [`MAX_PIECES`] are cut there.
 pub fn process_madvise(pidfd: BorrowedFd<'_>, pieces: &[Span], advice: i32) -> Result<u64, Errno> {

@@ -1,16 +1,14 @@
-//! What a server touched after its last wakes: the pages that the next wake brings back. Kept across restarts
-//! of the daemon, dropped when the process is another one.
+//! What a server touched after its last wakes: the pages that the next wake brings back, those first that were
+//! needed first. Kept across restarts of the daemon, dropped when the process is another one.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use procfs::process::Process;
 
 use super::pagemap::{Pagemap, State};
 use super::ranges::{self, Span};
-use super::{Error, Result, regions};
+use super::{Error, Result, regions, stored_sets};
 
 /// A wake's own set counts for the next three.
 const WAKES: usize = 3;
@@ -20,11 +18,13 @@ const LEARN_EVERY: u32 = 8;
 const MAX_SPANS: usize = 64 << 10;
 
 /// One process, and not a later one with its pid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessKey {
     pub pid: i32,
     /// In clock ticks since boot (field 22 of /proc/PID/stat).
     pub start_time: u64,
+    /// Of the program that it runs: execve(2) keeps pid and start time, and replaces all memory.
+    pub program: u64,
 }
 
 impl ProcessKey {
@@ -32,7 +32,8 @@ impl ProcessKey {
     /// [`Error::Gone`] if there is no such process.
     pub fn of(pid: i32) -> Result<Self> {
         let stat = Process::new(pid).and_then(|p| p.stat()).map_err(|_| Error::Gone { pid })?;
-        Ok(Self { pid, start_time: stat.starttime })
+        // Where its stack begins is drawn anew at each execve (ASLR), and is there also without it.
+        Ok(Self { pid, start_time: stat.starttime, program: stat.startstack ^ stat.startcode.rotate_left(1) })
     }
 }
 
@@ -45,25 +46,69 @@ pub enum Wake {
     Learning,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct History {
+/// Disjoint sets of pages, in the order in which they were needed.
+pub type Groups = Vec<Vec<Span>>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct History {
     /// The newest last.
-    wakes: VecDeque<Vec<Span>>,
+    pub(super) wakes: VecDeque<Groups>,
     /// Wakes since the last learning one.
-    since_learning: u32,
+    pub(super) since_learning: u32,
 }
 
 /// The working sets of one server's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkingSets {
-    processes: BTreeMap<ProcessKey, History>,
+    pub(super) processes: BTreeMap<ProcessKey, History>,
+}
+
+/// Watches what gets mapped after a wake.
+#[derive(Debug)]
+pub struct Looks {
+    wake: Wake,
+    seen: BTreeMap<ProcessKey, Groups>,
+}
+
+impl Looks {
+    pub fn new(wake: Wake) -> Self {
+        Self { wake, seen: BTreeMap::new() }
+    }
+
+    /// What one process has touched since the last look is a group of its own.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or missing rights.
+    pub fn look(&mut self, pid: i32) -> Result<()> {
+        let process = ProcessKey::of(pid)?;
+        let present = Pagemap::open(pid)?.pages(State::Present, &regions::anonymous(pid)?)?;
+        let groups = self.seen.entry(process).or_default();
+        add_group(groups, &present);
+        Ok(())
+    }
 }
 
 impl WorkingSets {
     /// The pages to bring back: what any of the last wakes touched. `None` = never recorded.
-    pub fn get(&self, process: ProcessKey) -> Option<Vec<Span>> {
-        let history = self.processes.get(&process)?;
-        Some(ranges::joined(history.wakes.iter().flatten().copied().collect(), 0))
+    pub fn get(&self, process: ProcessKey) -> Option<Groups> {
+        let wakes = &self.processes.get(&process)?.wakes;
+        let mut groups = Groups::new();
+        for number in 0..wakes.iter().map(Vec::len).max().unwrap_or(0) {
+            let of_wakes = wakes.iter().filter_map(|wake| wake.get(number));
+            add_group(&mut groups, &ranges::joined(of_wakes.flatten().copied().collect(), 0));
+        }
+        Some(groups)
+    }
+
+    /// Bytes of all processes' sets.
+    pub fn bytes(&self) -> u64 {
+        let sets = self.processes.keys().filter_map(|process| self.get(*process));
+        sets.flatten().map(|group| ranges::total(&group)).sum()
+    }
+
+    /// Wakes that the next one can be done by.
+    pub fn wakes(&self) -> usize {
+        self.processes.values().map(|history| history.wakes.len()).max().unwrap_or(0)
     }
 
     /// How the next wake should be done: the first and every eighth learn.
@@ -76,27 +121,27 @@ impl WorkingSets {
         }
     }
 
-    /// Records what is mapped of one process now, some seconds after its wake.
-    ///
-    /// # Errors
-    /// [`Error::Gone`], or missing rights.
-    pub fn record(&mut self, pid: i32, wake: Wake) -> Result<()> {
-        let process = ProcessKey::of(pid)?;
-        let anonymous = regions::anonymous(pid)?;
-        let present = Pagemap::open(pid)?.pages(State::Present, &anonymous)?;
-        self.add(process, wake, present);
-        Ok(())
+    /// Records what was seen after a wake.
+    pub fn record(&mut self, looks: Looks) {
+        for (process, groups) in looks.seen {
+            self.add(process, looks.wake, groups);
+        }
     }
 
-    fn add(&mut self, process: ProcessKey, wake: Wake, present: Vec<Span>) {
-        let known = self.get(process).unwrap_or_default();
+    fn add(&mut self, process: ProcessKey, wake: Wake, seen: Groups) {
+        let known = ranges::joined(self.get(process).unwrap_or_default().concat(), 0);
         let history = self.processes.entry(process).or_default();
         if let (Wake::Mapped, Some(newest)) = (wake, history.wakes.back_mut()) {
             // What was brought back mapped says nothing; only what came on top was asked for.
-            *newest = bounded(ranges::union(newest, &ranges::difference(&present, &known)));
+            for group in seen {
+                add_group(newest, &ranges::difference(&group, &known));
+            }
+            bound(newest);
             history.since_learning += 1;
         } else {
-            history.wakes.push_back(bounded(present));
+            let mut groups = seen;
+            bound(&mut groups);
+            history.wakes.push_back(groups);
             history.since_learning = 0;
         }
         while history.wakes.len() > WAKES {
@@ -114,17 +159,7 @@ impl WorkingSets {
     /// # Errors
     /// [`Error::Write`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let processes = self.processes.iter();
-        let stored = Stored {
-            boot: boot_id()?,
-            processes: processes.map(|(key, history)| (*key, history.clone())).collect(),
-        };
-        let next = path.with_extension("next");
-        let write = || -> io::Result<()> {
-            fs::write(&next, serde_json::to_vec(&stored)?)?;
-            fs::rename(&next, path)
-        };
-        write().map_err(|source| Error::Write { path: path.to_owned(), source })
+        stored_sets::write(self, path)
     }
 
     /// Reads what an earlier daemon saved, less the processes that are gone. No file, and a file that can't be
@@ -133,43 +168,31 @@ impl WorkingSets {
     /// # Errors
     /// [`Error::Read`].
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = match fs::read(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            other => other.map_err(Error::read(path))?,
-        };
-        let stored = match serde_json::from_slice::<Stored>(&bytes) {
-            Ok(stored) if stored.boot == boot_id()? => stored,
-            Ok(_) => return Ok(Self::default()),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "working sets unreadable: learning anew");
-                return Ok(Self::default());
-            }
-        };
-        let mut sets = Self { processes: stored.processes.into_iter().collect() };
+        let mut sets = stored_sets::read(path)?;
         sets.retain_living();
         Ok(sets)
     }
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Stored {
-    boot: String,
-    processes: Vec<(ProcessKey, History)>,
-}
-
-fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    Ok(fs::read_to_string(path).map_err(Error::read(path))?.trim().to_owned())
+/// Adds as a group what is not in an earlier one.
+fn add_group(groups: &mut Groups, pages: &[Span]) {
+    let earlier = ranges::joined(groups.concat(), 0);
+    let fresh = ranges::difference(pages, &earlier);
+    if !fresh.is_empty() {
+        groups.push(fresh);
+    }
 }
 
 /// Closes gaps, wider each time, until the set is small enough to keep.
-fn bounded(mut spans: Vec<Span>) -> Vec<Span> {
+fn bound(groups: &mut Groups) {
     let mut gap = ranges::page_size();
-    while spans.len() > MAX_SPANS {
-        spans = ranges::joined(spans, gap);
+    while groups.iter().map(Vec::len).sum::<usize>() > MAX_SPANS {
+        let wide = std::mem::take(groups);
+        for group in wide {
+            add_group(groups, &ranges::joined(group, gap));
+        }
         gap *= 2;
     }
-    spans
 }
 
 #[cfg(test)]
@@ -177,7 +200,7 @@ mod tests {
     use super::*;
 
     const PAGE: u64 = 4096;
-    const KEY: ProcessKey = ProcessKey { pid: 7, start_time: 9 };
+    const KEY: ProcessKey = ProcessKey { pid: 7, start_time: 9, program: 5 };
 
     fn span(from: u64, to: u64) -> Span {
         Span::new(from * PAGE, to * PAGE)
@@ -186,29 +209,43 @@ mod tests {
     fn learned(sets: &[Span]) -> WorkingSets {
         let mut working = WorkingSets::default();
         for set in sets {
-            working.add(KEY, Wake::Learning, vec![*set]);
+            working.add(KEY, Wake::Learning, vec![vec![*set]]);
         }
         working
+    }
+
+    fn all(sets: &WorkingSets) -> Vec<Span> {
+        ranges::joined(sets.get(KEY).unwrap().concat(), 0)
     }
 
     #[test]
     fn the_last_three_learned_wakes_count() {
         let sets = learned(&[span(0, 10), span(20, 30), span(25, 40), span(50, 60)]);
-        assert_eq!(sets.get(KEY).unwrap(), [span(20, 40), span(50, 60)]);
+        assert_eq!(all(&sets), [span(20, 40), span(50, 60)]);
         assert_eq!(sets.get(ProcessKey { start_time: 10, ..KEY }), None, "another process");
+        assert_eq!(sets.get(ProcessKey { program: 6, ..KEY }), None, "another program");
+        assert_eq!((sets.bytes(), sets.wakes()), (30 * PAGE, 3));
     }
 
     #[test]
     fn a_mapped_wake_adds_only_what_was_not_brought_back() {
         let mut sets = learned(&[span(0, 10)]);
-        sets.add(KEY, Wake::Mapped, vec![span(0, 10), span(12, 14)]);
-        assert_eq!(sets.get(KEY).unwrap(), [span(0, 10), span(12, 14)]);
+        sets.add(KEY, Wake::Mapped, vec![vec![span(0, 10), span(12, 14)]]);
+        assert_eq!(all(&sets), [span(0, 10), span(12, 14)]);
         // Three learning wakes later the old pages are out of it, however often they were brought back.
         for _ in 0..3 {
-            sets.add(KEY, Wake::Mapped, vec![span(0, 14)]);
-            sets.add(KEY, Wake::Learning, vec![span(2, 3)]);
+            sets.add(KEY, Wake::Mapped, vec![vec![span(0, 14)]]);
+            sets.add(KEY, Wake::Learning, vec![vec![span(2, 3)]]);
         }
-        assert_eq!(sets.get(KEY).unwrap(), [span(2, 3)]);
+        assert_eq!(all(&sets), [span(2, 3)]);
+    }
+
+    #[test]
+    fn what_was_needed_first_comes_first() {
+        let mut sets = WorkingSets::default();
+        sets.add(KEY, Wake::Learning, vec![vec![span(8, 10)], vec![span(0, 4)]]);
+        sets.add(KEY, Wake::Learning, vec![vec![span(8, 9), span(20, 21)], vec![span(2, 10)]]);
+        assert_eq!(sets.get(KEY).unwrap(), [vec![span(8, 10), span(20, 21)], vec![span(0, 8)]]);
     }
 
     #[test]
@@ -217,7 +254,7 @@ mod tests {
         let mut wakes = Vec::new();
         for _ in 0..17 {
             let wake = sets.next_wake();
-            sets.add(KEY, wake, vec![span(0, 1)]);
+            sets.add(KEY, wake, vec![vec![span(0, 1)]]);
             wakes.push(wake == Wake::Learning);
         }
         let learning: Vec<usize> = (0..17).filter(|i| wakes[*i]).collect();
@@ -227,29 +264,51 @@ mod tests {
     #[test]
     fn saved_sets_come_back_for_the_same_process_only() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sets.json");
-        assert_eq!(WorkingSets::load(&path).unwrap(), WorkingSets::default());
-
+        let path = dir.path().join("sets");
         let own = ProcessKey::of(nix::unistd::getpid().as_raw()).unwrap();
         let mut sets = learned(&[span(0, 4)]);
-        sets.add(own, Wake::Learning, vec![span(1, 2), span(8, 9)]);
+        sets.add(own, Wake::Learning, vec![vec![span(1, 2)], vec![span(8, 9)]]);
         sets.save(&path).unwrap();
         let loaded = WorkingSets::load(&path).unwrap();
         assert_eq!(loaded.get(own), sets.get(own));
         assert_eq!(loaded.get(KEY), None, "that process never ran");
+    }
 
-        let other_boot = fs::read_to_string(&path).unwrap().replace(&boot_id().unwrap(), "another");
-        fs::write(&path, other_boot).unwrap();
-        assert_eq!(WorkingSets::load(&path).unwrap(), WorkingSets::default());
-        fs::write(&path, "{").unwrap();
-        assert_eq!(WorkingSets::load(&path).unwrap(), WorkingSets::default());
+    #[test]
+    fn another_program_in_the_same_process_is_another_process() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read go; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id() as i32;
+        let name = || std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        let wait_for = |wanted: &str| {
+            let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while name().trim() != wanted {
+                assert!(std::time::Instant::now() < limit, "{} is not {wanted}", name());
+                std::thread::yield_now();
+            }
+        };
+        wait_for("sh");
+        let before = ProcessKey::of(pid).unwrap();
+        assert_eq!(ProcessKey::of(pid).unwrap(), before);
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        wait_for("cat");
+        let after = ProcessKey::of(pid).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!((after.pid, after.start_time), (before.pid, before.start_time));
+        assert_ne!(after, before);
     }
 
     #[test]
     fn a_scattered_set_is_rounded_up() {
         let single: Vec<Span> = (0..3 * MAX_SPANS as u64).map(|i| span(i * 3, i * 3 + 1)).collect();
-        let kept = bounded(single.clone());
-        assert!(kept.len() <= MAX_SPANS);
+        let mut kept = vec![single[..100].to_vec(), single[100..].to_vec()];
+        bound(&mut kept);
+        assert!(kept.concat().len() <= MAX_SPANS);
+        let kept = ranges::joined(kept.concat(), 0);
         assert_eq!(ranges::intersection(&single, &kept), single, "nothing is lost");
     }
 }

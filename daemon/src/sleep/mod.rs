@@ -4,6 +4,7 @@
 //! One lock a server serialises the ways in and out; whoever finds it taken leaves a note, and the holder
 //! acts on it before it lets go.
 
+mod back;
 mod enter;
 mod queue;
 mod sleeper;
@@ -11,6 +12,7 @@ mod thaw;
 mod wake;
 mod watch;
 
+pub use back::{Back, Bringer};
 pub use enter::{DozeAborted, Dozed};
 pub use queue::Queue;
 pub use sleeper::{Asleep, Clerk, Manners, Node, Sleeper, Tally, Ways};

@@ -14,7 +14,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Queue, Report, Slots};
+use super::{Back, Bringer, Queue, Report, Slots};
 use crate::{
     act::{freezer::Freezer, throttle::CpuMax},
     discover::{
@@ -35,6 +35,7 @@ pub struct Node {
     pub door: Mutex<Door>,
     pub replayer: Replayer,
     pub clerk: Clerk,
+    pub(super) bringer: Bringer,
     pub slots: Slots,
     pub(super) reader: Mutex<RecordReader>,
     /// Servers that a player asked for, and when: the watch wakes them one after the other.
@@ -56,6 +57,7 @@ impl Node {
             door: Mutex::new(door),
             replayer,
             clerk: Clerk::start()?,
+            bringer: Bringer::start(&reports)?,
             slots: Slots::default(),
             reader,
             to_wake: Mutex::default(),
@@ -101,6 +103,10 @@ pub struct Sleeper {
     pub(super) asleep: AtomicBool,
     /// Ends the page-out that is under way.
     deep: Mutex<Cancel>,
+    /// What is to be brought back when it wakes.
+    pub(super) back: Mutex<Option<Back>>,
+    /// Its memory comes back before it runs.
+    pub(super) bringing: AtomicBool,
     pub replayed: AtomicU64,
     pub expired: AtomicU64,
     /// Knocks that were told to the agent and not heard yet.
@@ -174,6 +180,8 @@ impl Sleeper {
             queue: Mutex::default(),
             wanted: AtomicBool::new(false),
             deep: Mutex::default(),
+            back: Mutex::default(),
+            bringing: AtomicBool::new(false),
             replayed: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             unheard: AtomicU32::new(0),

@@ -72,6 +72,7 @@ impl Sleeper {
     /// As [`Sleeper::wake`].
     pub fn wake_waiting(&self) -> Result<Option<Woken>, WakeError> {
         self.stop_deep();
+        self.bring_back_first();
         self.wanted.store(true, SeqCst);
         let mut ways = self.ways();
         self.wanted.store(false, SeqCst);
@@ -98,6 +99,7 @@ impl Sleeper {
             knocked_ns.or_else(|| self.node.arrays.state(self.slot).take_wake().map(|(at, _)| at));
         failpoint::at("wake-begun");
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
+        self.bring_back();
         let mut replayed = self.replay_queue(BEFORE_THE_THAW);
         failpoint::at("wake-given");
         let ran = match (by, asleep.cpu_max) {

@@ -20,6 +20,7 @@ use crate::{
     door::{Knock, Record, monotonic_ns},
     failpoint,
     limits::FirstSpeaker,
+    memory::prefetch::Prefetched,
 };
 
 /// How long a flag may stand before it is seen, when the ring had no room to tell of it.
@@ -52,6 +53,8 @@ pub enum Report {
     Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
+    /// A deep sleeper's working set is there again.
+    BroughtBack { slot: u32, done: Arc<Prefetched> },
     /// A handshake with a server that speaks first, or that a player's bytes came with: is it true? Then it is a player.
     Handshake(Knock),
 }
@@ -231,7 +234,10 @@ impl Node {
         let slot = match report {
             Report::Knock(knock) | Report::Patience(knock) | Report::Handshake(knock) => knock.slot,
             Report::Connected(slot) => *slot,
-            Report::Woken { .. } | Report::WakeFailed { .. } | Report::Queried(_) => return,
+            Report::Woken { .. }
+            | Report::WakeFailed { .. }
+            | Report::BroughtBack { .. }
+            | Report::Queried(_) => return,
         };
         if let Some(sleeper) = self.slots.get(slot) {
             // A server that was found anew begins at zero.
@@ -278,11 +284,33 @@ impl Node {
     }
 }
 
-fn wake(sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
+fn wake(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
+    if sleeper.wants_memory_first() {
+        return memory_first(sleeper, knocked_ns, from);
+    }
     match sleeper.wake(Some(knocked_ns)) {
         Ok(woken) => woken.map(|woken| Report::Woken { slot: sleeper.slot, woken, from }),
         Err(error) => Some(Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() }),
     }
+}
+
+/// Wakes it when its memory is there, by a thread of its own: nobody else's wake waits for that.
+fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
+    if sleeper.bringing.swap(true, SeqCst) {
+        return None;
+    }
+    sleeper.stop_deep();
+    let its_own = Arc::clone(sleeper);
+    let work = move || {
+        its_own.bring_back_first();
+        its_own.bringing.store(false, SeqCst);
+        its_own.node.tell(wake(&its_own, knocked_ns, from));
+    };
+    let error = std::thread::Builder::new().name("dm-first".into()).spawn(work).err()?;
+    tracing::warn!(server = %sleeper.name, %error, "no thread: it runs before its memory is there");
+    sleeper.run_first();
+    sleeper.bringing.store(false, SeqCst);
+    wake(sleeper, knocked_ns, from)
 }
 
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and

@@ -33,9 +33,9 @@ fn stored(text: &str) -> String {
     super::super::overrides::parse(Path::new("overrides.toml"), text).unwrap_err().to_string()
 }
 
-const KEY_LIST: &str = "doze_after, deep_after, floor, doze_by, throttle_percent, resident_min, min_awake, \
-     grace_after_start, wakes_per_hour, patience, query_every, query_thaw, first_speaker, busy_cpu_percent, \
-     save_wait, loopback, old_links, linked, windows";
+const KEY_LIST: &str = "doze_after, deep_after, floor, doze_by, throttle_percent, resident_min, bring_back, \
+     min_awake, grace_after_start, wakes_per_hour, patience, query_every, query_thaw, first_speaker, \
+     busy_cpu_percent, save_wait, loopback, old_links, linked, windows";
 
 #[track_caller]
 fn table(cases: &[(String, &str)]) {

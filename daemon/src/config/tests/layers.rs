@@ -12,6 +12,7 @@ fn value(key: &str, n: u8) -> String {
         "floor" => ["\"awake\"", "\"dozing\"", "\"deep\""][n as usize % 3].to_owned(),
         "doze_by" => ["\"freeze\"", "\"throttle\""][n as usize % 2].to_owned(),
         "first_speaker" => ["\"client\"", "\"server\"", "\"unknown\""][n as usize % 3].to_owned(),
+        "bring_back" => ["\"beside\"", "\"before\"", "\"all\""][n as usize % 3].to_owned(),
         "loopback" | "old_links" => ["\"wake\"", "\"ignore\""][n as usize % 2].to_owned(),
         "busy_cpu_percent" | "deep_after" if n == 0 => "\"never\"".to_owned(),
         "throttle_percent" | "wakes_per_hour" | "busy_cpu_percent" => n.to_string(),

@@ -1,0 +1,137 @@
+//! The way down for a throttled server, which goes on ticking: only what is cold goes, as the kernel's own reclaim sees
+//! it, in small steps, and less and less as soon as the server misses something.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::group::{Group, WriteLimit};
+use super::judge::{Judge, swap_cached};
+use super::page_out::{Bounds, PagedOut, Stop};
+use super::swap::Facts;
+use super::{Cancel, Error, Result};
+
+/// One step: a hundredth of what it holds.
+const STEP: u64 = 100;
+/// A step is never smaller than this.
+const SMALLEST: u64 = 128 << 10;
+/// Between two steps: long enough for a tick of 20 Hz to miss what went, several times over.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Some task of the server waited for memory for more than this share of the time since the last step: too much. By
+/// `some total` of its memory.pressure (Documentation/accounting/psi.rst); the averages remember too long.
+const PRESSURE: f64 = 0.1;
+/// One part in this many of what went comes back at once: too much.
+const MISSED: u64 = 4;
+/// Steps in a row that were missed although each was half as large as the one before: what is left is in use.
+const STRIKES: u32 = 6;
+/// Steps in a row that freed next to nothing: nothing cold is left.
+const IDLE: u32 = 5;
+const AT_MOST: Duration = Duration::from_mins(5);
+
+/// Pages out what is cold of a running cgroup, down to `bounds.keep`; blocks, about half a minute.
+///
+/// # Errors
+/// [`Error::NoSwap`], [`Error::SwapForbidden`], [`Error::NoColdReclaim`], or a cgroup that is gone.
+pub fn page_out_cold(
+    group: &Group,
+    bounds: Bounds,
+    cancel: &Cancel,
+    write_limit: &mut WriteLimit<'_>,
+) -> Result<PagedOut> {
+    if Facts::read()?.size() == 0 {
+        return Err(Error::NoSwap);
+    }
+    // Without the word, 6.1 would throw out jars and libraries first.
+    let word =
+        group.anonymous_only().ok_or_else(|| Error::NoColdReclaim { cgroup: group.path().to_owned() })?;
+    group.lift_swap_limit(write_limit)?;
+    group.swap_room()?;
+    let begun = Instant::now();
+    let mut judge = Judge::new(group);
+    let mut done = PagedOut { anonymous: group.stat("anon")?.unwrap_or(0), ..PagedOut::default() };
+    done.stopped = judge.watch(group, || in_steps(group, word, bounds, cancel))?;
+    let left = group.stat("anon")?.unwrap_or(0);
+    done.paged_out = done.anonymous.saturating_sub(left);
+    done.swap_cached = swap_cached(group)?.min(done.paged_out);
+    done.handed_back = judge.handed_back(done.paged_out, done.swap_cached);
+    done.swap_half_used = Facts::read()?.half_used();
+    done.took = begun.elapsed();
+    Ok(done)
+}
+
+/// The end by itself is `None`: nothing cold is left.
+fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Result<Option<Stop>> {
+    let files_before = group.stat("file")?.unwrap_or(0);
+    let largest = (group.current()? / STEP).max(SMALLEST);
+    let (mut step, mut idle, mut strikes) = (largest, 0, 0);
+    let begun = Instant::now();
+    while idle < IDLE && strikes < STRIKES && begun.elapsed() < AT_MOST {
+        if cancel.is_cancelled() {
+            return Ok(Some(Stop::Cancelled));
+        }
+        let swap = Facts::read()?;
+        if swap.free() < swap.size() / 20 {
+            return Ok(Some(Stop::SwapFull));
+        }
+        let before = group.current()?;
+        if before <= bounds.keep || group.stat("file")?.unwrap_or(0) < files_before - files_before / 20 {
+            break;
+        }
+        let (missed_before, waited_before, stepped) = (missed(group)?, waited(group), Instant::now());
+        group.reclaim(step.min(before - bounds.keep), word);
+        let freed = before.saturating_sub(group.current()?);
+        thread::sleep(PAUSE);
+        let waited =
+            waited(group).saturating_sub(waited_before).as_secs_f64() / stepped.elapsed().as_secs_f64();
+        if (missed(group)? - missed_before) * MISSED > freed.max(step / 2) || waited > PRESSURE {
+            strikes += 1;
+            step = (step / 2).max(SMALLEST);
+        } else {
+            strikes = 0;
+            idle = if freed < step / 4 { idle + 1 } else { 0 };
+            step = (step * 2).min(largest);
+        }
+    }
+    Ok(None)
+}
+
+/// Bytes that came back from swap since it began to count (`workingset_refault_anon`, since Linux 5.9).
+fn missed(group: &Group) -> Result<u64> {
+    Ok(group.stat("workingset_refault_anon")?.unwrap_or(0) * super::ranges::page_size())
+}
+
+/// How long some task of it has waited for memory. A kernel without PSI can't tell; what comes back still does.
+fn waited(group: &Group) -> Duration {
+    let text = std::fs::read_to_string(group.path().join("memory.pressure")).unwrap_or_default();
+    some_total(&text).unwrap_or_default()
+}
+
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROSECONDS`.
+fn some_total(text: &str) -> Option<Duration> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    line.split(' ').find_map(|word| word.strip_prefix("total="))?.parse().ok().map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_read() {
+        let text = "some avg10=2.50 avg60=0.10 avg300=0.00 total=1\nfull avg10=9.00 avg60=0.00 avg300=0.00 total=0\n";
+        assert_eq!(some_total(text), Some(Duration::from_micros(1)));
+        assert_eq!(some_total("full avg10=1.0 total=3"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_would_take_files_is_refused() {
+        let group = Group::new("/nowhere");
+        let swap = Facts::read().unwrap().size() > 0;
+        let refused = page_out_cold(&group, Bounds::default(), &Cancel::default(), &mut |_, _| Ok(()));
+        let expected = |error: &Error| matches!(error, Error::NoColdReclaim { .. });
+        assert!(refused.is_err_and(|error| if swap {
+            expected(&error)
+        } else {
+            matches!(error, Error::NoSwap)
+        }));
+    }
+}

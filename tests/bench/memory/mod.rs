@@ -1,0 +1,11 @@
+//! Deep sleep's memory: how fast it goes out and comes back, and what the node gets.
+
+pub mod deep_join;
+mod disk;
+pub mod handback;
+pub mod jvm_gc;
+mod node;
+pub mod page_out;
+mod sleeper;
+pub mod swap_in;
+mod weight;
