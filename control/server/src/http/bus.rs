@@ -153,10 +153,11 @@ async fn redrive(
     caller.operates()?;
     let id = entry_id("id", &id)?;
     let mut connection = redis(&app).await?;
-    match consume::redrive(&mut connection, &app.region.name, &id).await.map_err(|error| away(&error))? {
-        true => Ok(Answer::nothing()),
-        false => Err(Problem::new(Code::NotFound, format!("no dead letter has the id {id}")).into()),
+    let redriven = consume::redrive(&mut connection, &app.region.name, &id).await;
+    if redriven.map_err(|error| away(&error))? {
+        return Ok(Answer::nothing());
     }
+    Err(Problem::new(Code::NotFound, format!("no dead letter has the id {id}")).into())
 }
 
 /// A stream's entry: `1700000000000-0`.

@@ -26,7 +26,7 @@ impl Modify for Bearer {
 
 const PAGE: &str = include_str!("docs.html");
 
-pub fn routes<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
+pub fn routes<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> {
     let json = document.to_json().unwrap_or_default();
     let json_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Router::new()

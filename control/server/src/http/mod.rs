@@ -70,7 +70,7 @@ pub fn router(app: Shared) -> Router {
     guarded
         .route_layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .merge(open)
-        .merge(docs::routes(document()))
+        .merge(docs::routes(&document()))
         .fallback(async || Refusal::Problem(Problem::new(Code::NotFound, "there is nothing at this address")))
         .method_not_allowed_fallback(async |method: Method| {
             Refusal::Problem(Problem::new(

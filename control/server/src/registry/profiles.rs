@@ -41,7 +41,7 @@ async fn said(tx: &mut Tx, of: &Of) -> Result<layers::Said, Problem> {
     let (tenant, target) = of.row();
     let sql = "SELECT key, value FROM threshold WHERE tenant = $1 AND target = $2";
     let rows = tx.rows(sql, &args![tenant, target]).await?;
-    Ok(rows.iter().map(|row| Ok((row.text("key")?, row.text("value")?))).collect::<Result<_, Problem>>()?)
+    rows.iter().map(|row| Ok((row.text("key")?, row.text("value")?))).collect()
 }
 
 async fn version_of(tx: &mut Tx, profile: &str) -> Result<u64, Problem> {

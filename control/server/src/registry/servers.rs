@@ -1,5 +1,7 @@
 //! Servers: the regional truth.
 
+use std::fmt::Write;
+
 use dormouse_api::Problem;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::server::{ChangeServer, NewServer, Server, ServerFilter, ServerReport};
@@ -93,7 +95,7 @@ pub async fn list(
     let mut values: Vec<Arg> = Vec::new();
     let mut and = |piece: &str, value: Arg| {
         values.push(value);
-        sql.push_str(&format!(" AND {piece} ${}", values.len()));
+        let _ = write!(sql, " AND {piece} ${}", values.len());
     };
     match (tenant, after) {
         (Some(tenant), after) => {
@@ -116,7 +118,7 @@ pub async fn list(
     }
     let mut and = |piece: &str, value: Arg| {
         values.push(value);
-        sql.push_str(&format!(" AND {piece} ${}", values.len()));
+        let _ = write!(sql, " AND {piece} ${}", values.len());
     };
     if let Some(profile) = &filter.profile {
         and("s.profile =", profile.into());
@@ -128,7 +130,7 @@ pub async fn list(
         and("r.stage =", word(&stage)?.into());
     }
     values.push(Arg::from(size + 1));
-    sql.push_str(&format!(" ORDER BY s.tenant, s.name LIMIT ${}", values.len()));
+    let _ = write!(sql, " ORDER BY s.tenant, s.name LIMIT ${}", values.len());
     let rows = tx.rows(AssertSqlSafe(sql), &values).await?;
     let servers =
         rows.iter().map(|row| Ok(read(row, region)?.server)).collect::<Result<Vec<_>, StoreError>>()?;

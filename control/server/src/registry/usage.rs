@@ -1,5 +1,7 @@
 //! What servers used, by day.
 
+use std::fmt::Write;
+
 use dormouse_api::Problem;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::usage::{By, Usage, UsageFilter};
@@ -31,20 +33,20 @@ pub async fn list(tx: &mut Tx, tenant: Option<&str>, filter: &UsageFilter) -> Re
     let mut sql = format!("SELECT {key}, {SUMS}");
     if let Some(tenant) = tenant {
         values.push(tenant.into());
-        sql.push_str(&format!(" AND tenant = ${}", values.len()));
+        let _ = write!(sql, " AND tenant = ${}", values.len());
     }
     if let Some(cursor) = &filter.cursor {
         if by_server {
             let after = ServerName::parse("cursor", cursor)?;
             values.extend([after.tenant.into(), after.name.into()]);
-            sql.push_str(&format!(" AND (tenant, name) > (${}, ${})", values.len() - 1, values.len()));
+            let _ = write!(sql, " AND (tenant, name) > (${}, ${})", values.len() - 1, values.len());
         } else {
             values.push(names::tenant("cursor", cursor)?.into());
-            sql.push_str(&format!(" AND tenant > ${}", values.len()));
+            let _ = write!(sql, " AND tenant > ${}", values.len());
         }
     }
     values.push(Arg::from(size + 1));
-    sql.push_str(&format!(" GROUP BY {key} ORDER BY {key} LIMIT ${}", values.len()));
+    let _ = write!(sql, " GROUP BY {key} ORDER BY {key} LIMIT ${}", values.len());
     let mut items = Vec::new();
     for row in tx.rows(AssertSqlSafe(sql), &values).await? {
         let tenant = row.text("tenant")?;

@@ -57,10 +57,10 @@ mod tests {
         if profile.contains_key(key) {
             holds = Some((Layer::Profile, profile[key].clone()));
         }
-        if let Some(server) = server {
-            if server.contains_key(key) {
-                holds = Some((Layer::Server, server[key].clone()));
-            }
+        if let Some(server) = server
+            && server.contains_key(key)
+        {
+            holds = Some((Layer::Server, server[key].clone()));
         }
         holds.unwrap()
     }
