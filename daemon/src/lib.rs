@@ -8,12 +8,15 @@ pub mod control;
 pub mod discover;
 pub mod door;
 pub mod evidence;
-mod failpoint;
+pub mod failpoint;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod guard;
 pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod netns;
+pub mod pool;
 pub mod preflight;
 pub mod savings;
 pub mod sleep;

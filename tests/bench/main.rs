@@ -2,7 +2,9 @@
 //! through `scripts/bench`; needs root.
 
 mod fastpath;
+mod flood;
 mod floor;
+mod idle;
 mod login;
 mod report;
 mod scans;
@@ -32,6 +34,11 @@ enum Name {
     WakeDoze,
     /// Scans, pings and probes at sleeping servers.
     Scans,
+    /// A flood of SYNs at a sleeper, with conntrack before it.
+    Flood,
+    /// Five hundred sleepers and quiet; then a hundred players at once.
+    #[value(name = "idle-500")]
+    Idle,
 }
 
 fn main() -> Result<ExitCode> {
@@ -41,6 +48,8 @@ fn main() -> Result<ExitCode> {
         Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
         Name::Scans => ("scans", scans::run(args.quick)?),
+        Name::Flood => ("flood", flood::run(args.quick)?),
+        Name::Idle => ("idle-500", idle::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

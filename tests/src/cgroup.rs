@@ -23,6 +23,20 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// A cgroup below this one, with the cpu and memory controllers that this one has.
+    pub fn create_below(&self, role: &str) -> Result<Self> {
+        for controller in ["cpu", "memory"] {
+            if self.read("cgroup.controllers")?.split_whitespace().any(|there| there == controller) {
+                let path = self.path.join("cgroup.subtree_control");
+                fs::write(&path, format!("+{controller}"))
+                    .with_context(|| format!("write {}", path.display()))?;
+            }
+        }
+        let path = self.path.join(role);
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self { path })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::netns::Netns;
+use crate::{lossy::LossyLink, netns::Netns};
 
 /// The client's and the node's addresses on the uplink: documentation ranges (RFC 5737, RFC 3849).
 pub const CLIENT: [IpAddr; 2] =
@@ -31,6 +31,14 @@ pub enum Road {
     HostPort,
     /// Translated destination and masqueraded source (kube-proxy, externalTrafficPolicy Cluster).
     NodePort,
+}
+
+/// Who translates addresses and drops what conntrack calls INVALID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    Nft,
+    /// As kube-proxy and the CNI portmap plugin write them, by `iptables-legacy`.
+    Iptables,
 }
 
 /// A server's namespace: `eth0` inside, its other end in the node (or the client's side of a bare veth).
@@ -57,11 +65,17 @@ pub struct Node {
     pub pods: Vec<Pod>,
     /// Whether bridged packets pass netfilter (kernel module br_netfilter), as on a real node.
     pub bridge_netfilter: bool,
+    pub firewall: Firewall,
 }
 
 impl Node {
     /// Clears away leftovers of ended runs, then builds the node with `pods` pods.
     pub fn create(pods: u8) -> Result<Self> {
+        Self::create_with(pods, Firewall::Nft)
+    }
+
+    /// [`Node::create`] with another firewall.
+    pub fn create_with(pods: u8, firewall: Firewall) -> Result<Self> {
         crate::owner::sweep();
         let client = Netns::create("client")?;
         let netns = Netns::create("node")?;
@@ -70,29 +84,34 @@ impl Node {
         let bridge_netfilter = Path::new("/proc/sys/net/bridge").exists();
 
         client.ip(&format!("link add c0 type veth peer name up0 netns {}", netns.name()))?;
-        netns.ip("link set up0 up")?;
-        client.ip("link set c0 up")?;
-        for (address, bits) in NODE.iter().zip([24, 64]) {
-            netns.ip(&format!("addr add {address}/{bits} dev up0"))?;
-        }
-        for (address, bits) in CLIENT.iter().zip([24, 64]) {
-            client.ip(&format!("addr add {address}/{bits} dev c0"))?;
-        }
-        // A road to the pods without translation, for the "direct" tests.
-        client.ip("route add 10.42.0.0/24 via 192.0.2.1")?;
-        client.ip("-6 route add fd42::/64 via 2001:db8::1")?;
-
+        address_uplink(&client, &netns)?;
         netns.ip("link add cni0 type bridge")?;
         for (address, bits) in BRIDGE.iter().zip([24, 64]) {
             netns.ip(&format!("addr add {address}/{bits} dev cni0"))?;
         }
         netns.ip("link set cni0 up")?;
-        nft(&netns, RULES)?;
-        let mut node = Self { client, netns, pods: Vec::new(), bridge_netfilter };
+        match firewall {
+            Firewall::Nft => nft(&netns, RULES)?,
+            Firewall::Iptables => {
+                for tables in IPTABLES {
+                    netns.run(|| iptables(tables, IPTABLES_RULES))?;
+                }
+            }
+        }
+        let mut node = Self { client, netns, pods: Vec::new(), bridge_netfilter, firewall };
         for _ in 0..pods {
             node.add_pod()?;
         }
         Ok(node)
+    }
+
+    /// Puts a link in the uplink's place that can lose packets and let them overtake each other. What the client
+    /// sends over it has finished checksums, as from a real card.
+    pub fn lossy_uplink(&self, seed: u64) -> Result<LossyLink> {
+        self.client.ip("link del c0")?;
+        let link = LossyLink::between((&self.client, "c0"), (&self.netns, "up0"), seed)?;
+        address_uplink(&self.client, &self.netns)?;
+        Ok(link)
     }
 
     /// Another pod on the bridge.
@@ -113,8 +132,12 @@ impl Node {
     /// Gives a pod a new veth in the place of its old one, with the same addresses.
     pub fn rewire(&self, pod: usize) -> Result<()> {
         let pod = &self.pods[pod];
-        pod.netns.ip("link del eth0")?;
-        self.wire(pod)
+        if pod.netns.ip("link show eth0").is_ok() {
+            pod.netns.ip("link del eth0")?;
+        }
+        self.wire(pod)?;
+        // A CNI plugin announces the new hardware address (gratuitous ARP); else the node keeps the old one.
+        self.netns.ip("neigh flush dev cni0")
     }
 
     fn wire(&self, pod: &Pod) -> Result<()> {
@@ -145,6 +168,21 @@ impl Node {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
         };
+        if self.firewall == Firewall::Iptables {
+            let to = [(node4, format!("{v4}:{to_port}")), (node6, format!("[{v6}]:{to_port}"))];
+            for (tables, (node, to)) in IPTABLES.iter().zip(to) {
+                let mut rules = String::new();
+                for chain in ["PREROUTING", "OUTPUT"] {
+                    let matching = format!("-t nat -A {chain} -d {node} -p {proto} --dport {port} -j");
+                    if road == Road::NodePort {
+                        rules += &format!("{matching} MARK --set-xmark 0x4000/0x4000\n");
+                    }
+                    rules += &format!("{matching} DNAT --to-destination {to}\n");
+                }
+                self.netns.run(|| iptables(tables, &rules))?;
+            }
+            return Ok(());
+        }
         let mark = match road {
             Road::HostPort => "",
             Road::NodePort => "meta mark set meta mark or 0x4000",
@@ -161,6 +199,25 @@ impl Node {
 
     /// Packets that the node's conntrack called INVALID so far.
     pub fn invalid_packets(&self) -> Result<Invalid> {
+        if self.firewall == Firewall::Iptables {
+            let mut invalid = Invalid { forwarded: 0, local: 0 };
+            for tables in IPTABLES {
+                let list = self.netns.run(|| Command::new(tables).args(["-xvnL"]).output())?.stdout;
+                let list = String::from_utf8(list)?;
+                for chain in list.split("Chain ") {
+                    let rules = chain.lines().filter(|line| line.contains("INVALID"));
+                    let packets =
+                        rules.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+                    let sum = if chain.starts_with("FORWARD") {
+                        &mut invalid.forwarded
+                    } else {
+                        &mut invalid.local
+                    };
+                    *sum += packets.sum::<u64>();
+                }
+            }
+            return Ok(invalid);
+        }
         let json = self.netns.run(|| Command::new("nft").args(["-j", "list", "counters"]).output())?.stdout;
         let json: serde_json::Value = serde_json::from_slice(&json).context("nft -j list counters")?;
         let objects = json["nftables"].as_array().context("nft: no list of objects")?;
@@ -197,6 +254,48 @@ table inet node {
   chain filter_out { type filter hook output priority filter; meta l4proto { tcp, udp } ct state invalid counter name invalid_local; }
 }
 ";
+
+/// IPv4, IPv6.
+const IPTABLES: [&str; 2] = ["iptables-legacy", "ip6tables-legacy"];
+
+/// The same in iptables' words. A rule without a target only counts.
+const IPTABLES_RULES: &str = "\
+-t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A INPUT -p tcp -m conntrack --ctstate INVALID
+-A INPUT -p udp -m conntrack --ctstate INVALID
+-A OUTPUT -p tcp -m conntrack --ctstate INVALID
+-A OUTPUT -p udp -m conntrack --ctstate INVALID
+";
+
+/// Runs a command for each line, in the namespace of the caller.
+fn iptables(tables: &str, rules: &str) -> Result<()> {
+    for rule in rules.lines() {
+        let out = Command::new(tables)
+            .args(rule.split_whitespace())
+            .output()
+            .with_context(|| format!("run {tables}: install iptables"))?;
+        if !out.status.success() {
+            bail!("{tables} {rule}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+    }
+    Ok(())
+}
+
+/// Addresses and routes of the two ends of the uplink, which are up afterwards.
+fn address_uplink(client: &Netns, node: &Netns) -> Result<()> {
+    node.ip("link set up0 up")?;
+    client.ip("link set c0 up")?;
+    for (address, bits) in NODE.iter().zip([24, 64]) {
+        node.ip(&format!("addr add {address}/{bits} dev up0"))?;
+    }
+    for (address, bits) in CLIENT.iter().zip([24, 64]) {
+        client.ip(&format!("addr add {address}/{bits} dev c0"))?;
+    }
+    // A road to the pods without translation, for the "direct" tests.
+    client.ip("route add 10.42.0.0/24 via 192.0.2.1")?;
+    client.ip("-6 route add fd42::/64 via 2001:db8::1")
+}
 
 /// A client and a server with nothing but a veth between them; the door sits on the client's side.
 pub struct BareVeth {

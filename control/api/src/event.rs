@@ -38,12 +38,14 @@ pub enum EventKind {
     Kept,
     Released,
     Mode,
+    /// The node has no headroom for wakes left.
+    PoolShort,
     /// Packets passed because nobody was there to decide.
     FailOpen,
 }
 
 impl EventKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Wake,
         Self::Answered,
         Self::Refused,
@@ -54,6 +56,7 @@ impl EventKind {
         Self::Kept,
         Self::Released,
         Self::Mode,
+        Self::PoolShort,
         Self::FailOpen,
     ];
 
@@ -70,6 +73,7 @@ impl EventKind {
             Self::Kept => "kept",
             Self::Released => "released",
             Self::Mode => "mode",
+            Self::PoolShort => "pool_short",
             Self::FailOpen => "fail_open",
         }
     }

@@ -107,6 +107,9 @@ pub struct NodeStatus {
     pub servers_bytes: u64,
     /// Memory that a wake storm may need and that nobody else is promised.
     pub headroom_bytes: u64,
+    /// What is missing to the headroom; above 0 no more servers should come here.
+    #[serde(default)]
+    pub short_bytes: u64,
     /// The node's memory.
     pub total_bytes: u64,
     pub handed_back: HandedBack,

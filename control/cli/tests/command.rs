@@ -55,6 +55,7 @@ fn node() -> NodeStatus {
         kept: 0,
         servers_bytes: 116 << 20,
         headroom_bytes: 0,
+        short_bytes: 0,
         total_bytes: 4 << 30,
         handed_back: HandedBack { bytes: 0, estimated: false },
         guard: Guard::Ok,

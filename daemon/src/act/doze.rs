@@ -88,6 +88,9 @@ mod tests {
         assert_eq!(played.changes.len(), 1);
         assert_eq!(std::fs::read_to_string(cgroup.join("cpu.max")).unwrap(), "max 100000");
         assert_eq!(log.contents().unwrap().pending.len(), 1);
+        assert_eq!(log.put_back_limits().unwrap().changes.len(), 1);
+        assert_eq!(std::fs::read_to_string(cgroup.join("memory.swap.max")).unwrap().trim(), "0");
+        assert!(log.contents().unwrap().pending.is_empty());
     }
 
     #[test]

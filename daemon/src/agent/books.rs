@@ -26,7 +26,12 @@ impl Agent {
             self.see(name, managed, managed.history.size_bytes);
         }
         self.read_sizes(awake);
-        let node = Seen { profile: String::new(), standing: Standing::Awake, size: 0, handed_back: 0 };
+        let node = Seen {
+            profile: String::new(),
+            standing: Standing::Awake,
+            size: self.pool.headroom,
+            handed_back: 0,
+        };
         self.books.see(None, boot_now(), unix_now_ms(), node);
         let books = Arc::clone(&self.books);
         tokio::task::spawn_blocking(move || {

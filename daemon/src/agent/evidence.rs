@@ -13,13 +13,18 @@ use super::{
 };
 use crate::{
     config::{PortSpec, Transport},
-    discover::sockets,
+    discover::{
+        link::{self, HostEnd},
+        sockets,
+    },
     evidence::{
         self, EvidenceDetails, SaveDetails,
         canary::{Canary, GRACE, Outcome},
         hooks::{self, Moment},
     },
-    stage::Evidence,
+    netns::NamespaceSockets,
+    sleep::Sleeper,
+    stage::{Evidence, Obstacle},
 };
 
 /// Evidence, with its texts for `why`.
@@ -27,6 +32,8 @@ pub struct Gathered {
     pub evidence: Evidence,
     pub save: Option<why::Save>,
     pub watchdog: Option<String>,
+    /// Packets were seen to miss the door.
+    pub obstacle: Option<Obstacle>,
 }
 
 impl Agent {
@@ -35,19 +42,28 @@ impl Agent {
         let Some(here) = managed.here() else { return };
         let (server, found) = (Arc::clone(&managed.config), here.brought.found.clone());
         let sleeper = Arc::clone(&here.brought.sleeper);
+        let host_ends = here.brought.host_ends.clone();
         let player_ns = &self.place.node.arrays.state(sleeper.slot).last_player_ns;
         let last_player = boot_from_monotonic(player_ns.load(std::sync::atomic::Ordering::SeqCst));
         let (generation, outbox) = (managed.generation, self.outbox.clone());
+        let errands = Arc::clone(&self.place.errands);
         tokio::spawn(async move {
             let pids = found.pids.clone();
+            let turn = errands.acquire_owned().await;
             let listed = tokio::task::spawn_blocking(move || {
                 let all = sleeper.list_sockets().unwrap_or_default();
-                sockets::inodes(&pids).map(|own| all.clone().owned_by(&own)).unwrap_or(all)
+                let own = sockets::inodes(&pids).map(|own| all.clone().owned_by(&own)).unwrap_or(all);
+                (own, past_the_door(&sleeper, &host_ends))
             });
-            let own = listed.await.unwrap_or_default();
+            let (own, obstacle) = listed.await.unwrap_or_default();
+            drop(turn);
             let (evidence, details) = evidence::gather(&server, &found, &own, last_player, run_hook).await;
-            let gathered =
-                Gathered { evidence, save: Some(told_save(&details)), watchdog: Some(details.watchdog) };
+            let gathered = Gathered {
+                evidence,
+                save: Some(told_save(&details)),
+                watchdog: Some(details.watchdog),
+                obstacle,
+            };
             let done = Done::Evidence(gathered);
             let _ = outbox.send(Message::Done { server: server.name().to_owned(), generation, done });
         });
@@ -87,6 +103,20 @@ impl Agent {
             let _ = outbox.send(Message::Done { server: server.name().to_owned(), generation, done });
         });
     }
+}
+
+/// Looked at before each doze: the proof of the path is a datagram of the node's own, and there are networks that treat
+/// players otherwise.
+fn past_the_door(sleeper: &Sleeper, ends: &[HostEnd]) -> Option<Obstacle> {
+    let mut own = NamespaceSockets::own().ok()?;
+    let missed = ends.iter().find_map(|end| {
+        let looked = sleeper.ask_routes(|inside| link::past_the_door(inside, &mut own.route, end));
+        looked.unwrap_or_else(|error| {
+            tracing::warn!(server = %sleeper.name, %error, "what its veth has counted can't be read");
+            None
+        })
+    })?;
+    Some(Obstacle { code: "door-not-on-path", text: format!("DoorNotOnPath: {missed}") })
 }
 
 fn port_specs(managed: &Managed) -> Vec<PortSpec> {

@@ -99,6 +99,18 @@ impl Agent {
         });
     }
 
+    /// [`Agent::order`], when its turn comes.
+    fn order_in_turn(&self, name: &str, work: impl FnOnce(&Sleeper) -> Done + Send + 'static) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let (server, generation, outbox) = (name.to_owned(), managed.generation, self.outbox.clone());
+        self.errand(move || {
+            let done = work(&sleeper);
+            let _ = outbox.send(Message::Done { server, generation, done });
+        });
+    }
+
     fn enter_doze(&mut self, name: &str, by: DozeBy) {
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
@@ -106,7 +118,7 @@ impl Agent {
         let cgroup = here.brought.found.cgroup.clone();
         let decided_ns = monotonic_ns();
         let paths = self.paths.clone();
-        self.order(name, move |sleeper| {
+        self.order_in_turn(name, move |sleeper| {
             if paths.is_off() {
                 return Done::DozeAborted(Err("dormouse is off"));
             }
@@ -136,6 +148,7 @@ impl Agent {
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
             sleeper.allow_deep(cancel.clone());
+            failpoint::at("deep-begun");
             let log = sleeper.ways().log.clone();
             // Without a memory controller the machine's swap cache is counted: from the first page out to the
             // last one swept, only one server's pages may be in it.
@@ -144,8 +157,16 @@ impl Agent {
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
             let out = page_out(&group, bounds, &cancel, &mut write_limit);
+            failpoint::at("deep-done");
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
+    }
+
+    /// A page-out lifted limits; the server is awake.
+    pub(super) fn put_back_limits(&self, name: &str) {
+        let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        tokio::task::spawn_blocking(move || sleeper.put_back_limits());
     }
 
     /// Brings a deep sleeper's working set back; the thaw has happened already.
@@ -202,10 +223,18 @@ impl Agent {
                 tracing::info!(server = name, reason, "falling asleep was called off");
                 self.feed(name, Event::DozeAborted { reason });
             }
-            Done::Deep(Ok((out, swapped))) => self.deep(name, &out, swapped),
-            Done::Deep(Err(reason)) => {
-                tracing::warn!(server = name, reason, "page-out failed");
-                self.feed(name, Event::DeepAborted { reason });
+            Done::Deep(outcome) => {
+                // Woken meanwhile, maybe before a limit was lifted.
+                if managed.stage().by().is_none() {
+                    self.put_back_limits(name);
+                }
+                match outcome {
+                    Ok((out, swapped)) => self.deep(name, &out, swapped),
+                    Err(reason) => {
+                        tracing::warn!(server = name, reason, "page-out failed");
+                        self.feed(name, Event::DeepAborted { reason });
+                    }
+                }
             }
             Done::Thawed(outcome) => self.thawed(name, outcome),
             Done::Woken(Ok(woken)) => {
@@ -218,6 +247,16 @@ impl Agent {
             Done::Evidence(gathered) => {
                 managed.history.save = gathered.save;
                 managed.history.watchdog = gathered.watchdog;
+                if let Some(obstacle) = gathered.obstacle
+                    && let Presence::Here(here) = &mut managed.presence
+                {
+                    tracing::warn!(server = name, "it stays awake: {}", obstacle.text);
+                    here.brought.obstacle = Some(obstacle);
+                    // The machine must know of it before it decides by the evidence.
+                    if let Some(observation) = self.observe(name) {
+                        self.feed(name, Event::Observed(observation));
+                    }
+                }
                 self.feed(name, Event::Evidence(gathered.evidence));
             }
             Done::Canary(Ok(())) => self.feed(name, Event::CanaryOk),
@@ -384,5 +423,8 @@ fn write_with_undo(log: &crate::undo::UndoLog, path: &Path, value: &str) -> io::
     };
     let change = Change::cgroup_value(cgroup, file, value).map_err(io::Error::other)?;
     log.before(change).map_err(io::Error::other)?;
-    std::fs::write(path, value)
+    failpoint::at("swap-limit-logged");
+    std::fs::write(path, value)?;
+    failpoint::at("swap-limit-written");
+    Ok(())
 }

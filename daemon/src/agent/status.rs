@@ -20,6 +20,7 @@ use crate::{
     config,
     door::monotonic_ns,
     limits,
+    memory::group::Group,
     stage::{Next, Reason, Stage},
 };
 
@@ -41,7 +42,8 @@ impl Agent {
             waking: count(ToldStage::Waking),
             kept: self.servers.values().filter(kept).count() as u32,
             servers_bytes: servers.iter().map(|server| server.resident_bytes).sum(),
-            headroom_bytes: 0,
+            headroom_bytes: self.pool.headroom,
+            short_bytes: self.pool.short(),
             total_bytes: total_memory(),
             handed_back: HandedBack {
                 bytes: self.servers.values().filter_map(handed).map(|h| h.bytes).sum(),
@@ -125,7 +127,9 @@ impl Agent {
             memory: managed.history.handed_back.map(|handed| SleeperMemory {
                 handed_back: HandedBack { bytes: handed.bytes, estimated: handed.estimated },
                 size_bytes,
-                current_bytes: None,
+                current_bytes: managed
+                    .here()
+                    .and_then(|here| Group::new(here.brought.found.cgroup.clone()).current().ok()),
                 swap_written_bytes: handed.written_bytes,
             }),
             refused: Refused {

@@ -26,6 +26,8 @@ pub use hooks::{Action, Hook, Hooks, Rcon};
 pub use layers::{Explained, Layer, LayerPatch, LayerValue, explain, merge};
 pub use load::{Loaded, load};
 pub use node::{Control, Node, ProfilesFrom};
+#[cfg(fuzzing)]
+pub use overrides::fuzz as fuzz_overrides;
 pub use overrides::{Override, get, set, unset};
 pub use profile::{Profile, Ready, Save, SaveCommand, Verified, Watchdog, WatchdogCheck};
 pub use server::{Assertions, Selector, Server, ServerFile, ServerPort};

@@ -26,6 +26,8 @@ pub struct Node {
     pub stale_after: Duration,
     /// How long the guard keeps sleepers asleep without a daemon before it wakes them all.
     pub guard_limit: Duration,
+    /// For how many wakes at once the node keeps memory free: those of the sleepers that gave back most.
+    pub headroom_wakes: usize,
     /// Where cgroup v2 is mounted; `None` = found in the mount table.
     pub cgroup_root: Option<PathBuf>,
     /// Whose health probes are answered without a wake.
@@ -98,6 +100,7 @@ impl Node {
                 .map_or(Some(default_metrics), Into::into),
             stale_after: at_least(&mut root, "stale_after", 2, Duration::from_millis(200))?,
             guard_limit: at_least(&mut root, "guard_limit", 600, Duration::from_secs(1))?,
+            headroom_wakes: root.optional::<u32>("headroom_wakes")?.unwrap_or(3) as usize,
             cgroup_root: root.optional("cgroup_root")?,
             probers: root.optional("probers")?.unwrap_or_else(ProberGlob::defaults),
             log: root.optional("log")?.unwrap_or_else(|| "info".to_owned()),

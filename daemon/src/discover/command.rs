@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A tool that hangs (a stuck container runtime) is killed after this.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers are a few lines; a pipe holds this much without anybody reading.
 const OUTPUT: usize = 64 * 1024;
 
@@ -25,6 +25,29 @@ pub enum CommandError {
 /// The standard output of `program arguments…`.
 pub fn run(program: &OsStr, arguments: &[&str]) -> Result<String, CommandError> {
     run_within(TIMEOUT, program, arguments)
+}
+
+/// As [`run`], for a tool that takes whoever lacks CAP_SYS_ADMIN for an ordinary user and shows him other things, as
+/// podman does (containers/storage, pkg/unshare). dormoused's unit has no such right: there systemd runs the tool.
+pub fn run_as_root(program: &OsStr, arguments: &[&str]) -> Result<String, CommandError> {
+    if is_sys_admin() {
+        return run(program, arguments);
+    }
+    let limit = format!("RuntimeMaxSec={}", TIMEOUT.as_secs());
+    let program = program.to_string_lossy();
+    let tool = std::iter::once(&*program).chain(arguments.iter().copied());
+    // systemd puts variables in.
+    let tool: Vec<String> = tool.map(|word| word.replace('$', "$$")).collect();
+    let mut words = vec!["--quiet", "--pipe", "--wait", "--collect", "--property", &limit, "--"];
+    words.extend(tool.iter().map(String::as_str));
+    run(OsStr::new("systemd-run"), &words)
+}
+
+/// The line `CapEff` of proc_pid_status(5); who can't read it will hear of it from the tool.
+fn is_sys_admin() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = procfs::process::Process::myself().and_then(|own| own.status());
+    status.map_or(true, |status| status.capeff & CAP_SYS_ADMIN != 0)
 }
 
 fn run_within(timeout: Duration, program: &OsStr, arguments: &[&str]) -> Result<String, CommandError> {

@@ -2,7 +2,8 @@
 //! the devices by which packets would miss every door.
 //!
 //! What links can't show, a CNI that uses `bpf_redirect_peer`, is found by the datagram that must be counted
-//! when the door is attached.
+//! when the door is attached: but only where the node's own packets take that road too. A program that redirects
+//! what comes in by an uplink, and nothing else, is not found.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::netns::{Namespace, NamespaceSockets};
 
 // linux/if_link.h and linux/net_namespace.h; libc has them not.
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_STATS64: u16 = 23;
 const RTM_GETNSID: u16 = 90;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
@@ -85,6 +87,11 @@ pub enum MissedRoad {
     PeerElsewhere { device: String },
     #[error("its device {device} is of a kind that dormouse doesn't know ({kind})")]
     Unknown { device: String, kind: String },
+    #[error(
+        "{packets} packets came in at its veth {device} that never left the host's end: a program (bpf_redirect_peer) \
+         takes them past the door"
+    )]
+    PastTheDoor { device: String, packets: u64 },
 }
 
 /// All roads of one server.
@@ -234,6 +241,55 @@ impl HostEnd {
     }
 }
 
+/// Packets that came in at a veth's inside and were never sent at its host end (`bpf_redirect_peer` puts them there),
+/// if there are any.
+///
+/// Everything else that comes in is counted at the host end first, and that is read last: a packet between the two
+/// reads is never taken for one of these. Kernels before 6.7 don't count what is redirected (`veth_get_stats64`).
+pub fn past_the_door(
+    server: &mut Netlink,
+    own: &mut Netlink,
+    end: &HostEnd,
+) -> Result<Option<MissedRoad>, NetlinkError> {
+    let inside = counted(server, end.inside)?;
+    let outside = counted(own, end.ifindex)?;
+    Ok(match (inside, outside) {
+        (Some(inside), Some(outside)) if inside.received > outside.sent => {
+            Some(MissedRoad::PastTheDoor { device: inside.name, packets: inside.received - outside.sent })
+        }
+        _ => None,
+    })
+}
+
+/// What a device has counted since it was made, in packets.
+struct Counted {
+    name: String,
+    received: u64,
+    sent: u64,
+}
+
+/// `None`: there is no such device any more.
+fn counted(route: &mut Netlink, index: u32) -> Result<Option<Counted>, NetlinkError> {
+    let mut body = [0; LINK_HEADER];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    match route.request(RTM_GETLINK, Ask::One, &body) {
+        Ok(messages) => Ok(messages.iter().find_map(statistics)),
+        Err(NetlinkError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `struct rtnl_link_stats64` of linux/if_link.h begins with packets received and packets sent.
+fn statistics(message: &Message) -> Option<Counted> {
+    let name = device(message)?.name;
+    let link = LinkMessageBuffer::new_checked(message.body.as_slice()).ok()?;
+    let attribute =
+        NlasIterator::new(link.payload()).flatten().find(|attribute| attribute.kind() == IFLA_STATS64)?;
+    let count =
+        |at: usize| attribute.value().get(at..)?.first_chunk().map(|&bytes| u64::from_ne_bytes(bytes));
+    Some(Counted { name, received: count(0)?, sent: count(8)? })
+}
+
 /// `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtgenmsg` with its padding (rtnetlink(7)).
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
@@ -326,6 +382,11 @@ fn number_of(attribute: &NlaBuffer<&[u8]>) -> Option<i32> {
 /// A string with its NUL.
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
+}
+
+#[cfg(fuzzing)]
+pub fn fuzz(message: &Message) {
+    let _ = (device(message), address(message));
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! A server's processes: who they are, whether they are still the same ones, what they use.
 
 use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use procfs::ProcError;
 use procfs::process::Process;
 
@@ -111,6 +113,40 @@ impl ProcessId {
     }
 }
 
+/// A process held by a descriptor: whether it has ended is one poll(2) and no file of /proc, which is looked at
+/// for every server every few seconds.
+#[derive(Debug)]
+pub struct Held(OwnedFd);
+
+impl Held {
+    /// # Errors
+    /// [`ProcessError::Gone`]: it has ended, and its number may be another's.
+    pub fn of(process: ProcessId) -> Result<Self, ProcessError> {
+        let pid = process.pid;
+        // SAFETY: no pointers; a descriptor that is given back is ours alone (pidfd_open(2), Linux 5.3).
+        let fd = unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            if fd < 0 {
+                let source = io::Error::last_os_error();
+                return Err(if source.raw_os_error() == Some(libc::ESRCH) {
+                    ProcessError::Gone { pid }
+                } else {
+                    ProcessError::Read { path: format!("pidfd of {pid}").into(), source }
+                });
+            }
+            OwnedFd::from_raw_fd(fd as i32)
+        };
+        // The number could have become another process's before the descriptor was opened.
+        if process.is_alive() { Ok(Self(fd)) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    /// A zombie has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
+
 fn open(pid: i32) -> Result<Process, ProcessError> {
     Process::new(pid).map_err(|source| ProcessError::from_proc(pid, "", source))
 }
@@ -213,6 +249,11 @@ pub fn resident(pids: &[i32]) -> Result<Resident, ProcessError> {
     Ok(sum)
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let _ = (keyed(text, "populated"), keyed(text, "usage_usec"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,9 +278,15 @@ mod tests {
         assert!(resident.anonymous > 0 && resident.anonymous < resident.total);
         assert!(cpu_time(cgroup.path()).is_ok());
 
+        let held = Held::of(id).unwrap();
+        assert!(!held.has_ended());
+        assert!(matches!(Held::of(ProcessId { start_ticks: 1, ..id }), Err(ProcessError::Gone { .. })));
+
         let pid = victim.pid();
         drop(victim);
         assert!(!id.is_alive());
+        assert!(held.has_ended());
+        assert!(matches!(Held::of(id), Err(ProcessError::Gone { .. })));
         assert!(matches!(ProcessId::of(pid), Err(ProcessError::Gone { .. })));
         assert!(is_empty(cgroup.path()).unwrap());
         assert_eq!(super::resident(&[pid]).unwrap(), Resident::default());

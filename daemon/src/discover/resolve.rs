@@ -167,7 +167,11 @@ impl Selector {
         name: &str,
     ) -> Result<(PathBuf, Option<ProcessId>), ResolveError> {
         let arguments = ["inspect", "--type", "container", "-f", "{{.State.Pid}}", "--", name];
-        let answer = self.tool(OsStr::new(program), &arguments)?;
+        let answer = match program {
+            "podman" => command::run_as_root(OsStr::new(program), &arguments),
+            _ => command::run(OsStr::new(program), &arguments),
+        };
+        let answer = answer.map_err(|source| ResolveError::Tool { selector: self.clone(), source })?;
         let pid = self.read_pid(program, &answer)?;
         let main = self.process(pid)?;
         let cgroup = self.cgroup_of(root, pid)?;

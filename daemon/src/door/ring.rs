@@ -35,8 +35,18 @@ pub struct Parked {
     pub ifindex: u32,
     /// Segment size of a GSO burst; 0 for a plain packet.
     pub gso_size: u32,
+    /// The VLAN tag that the kernel carried beside the bytes: it belongs behind the link addresses.
+    pub vlan: Option<VlanTag>,
     /// The whole frame.
     pub frame: Vec<u8>,
+}
+
+/// A VLAN tag (IEEE 802.1Q).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanTag {
+    pub protocol: u16,
+    /// Priority and VLAN id.
+    pub content: u16,
 }
 
 /// What the door hands over.
@@ -44,13 +54,15 @@ pub struct Parked {
 pub enum Record {
     Parked(Parked),
     Knock(Knock),
+    /// A handshake whose SYN carried a player's first bytes, if it is true.
+    FastOpen(Knock),
 }
 
 impl Record {
     pub fn knock(&self) -> &Knock {
         match self {
             Self::Parked(parked) => &parked.knock,
-            Self::Knock(knock) => knock,
+            Self::Knock(knock) | Self::FastOpen(knock) => knock,
         }
     }
 }
@@ -90,7 +102,7 @@ impl AsRawFd for RecordReader {
 
 /// The bytes that the program took from the quotas for this record.
 fn reserved(header: &RecordHeader) -> u32 {
-    if header.kind == record::KNOCK {
+    if header.kind != record::PARKED {
         return HEADER_LEN as u32;
     }
     let size = SIZES.into_iter().find(|size| header.len as usize <= *size).unwrap_or(SIZES[2]);
@@ -107,14 +119,26 @@ fn decode(header: &RecordHeader, frame: &[u8]) -> Record {
         protocol: header.protocol,
         time_ns: header.time_ns,
     };
-    if header.kind == record::KNOCK {
-        return Record::Knock(knock);
+    match header.kind {
+        record::PARKED => {}
+        record::FAST_OPEN => return Record::FastOpen(knock),
+        _ => return Record::Knock(knock),
     }
+    let tag = VlanTag { protocol: header.vlan_protocol, content: header.vlan_tag };
     Record::Parked(Parked {
         knock,
         sequence: header.sequence,
         ifindex: header.ifindex,
         gso_size: header.gso_size,
+        vlan: (tag.protocol != 0).then_some(tag),
         frame: frame.to_vec(),
     })
+}
+
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some((header, frame)) = RecordHeader::read(bytes) {
+        assert!(reserved(&header) >= HEADER_LEN as u32);
+        let _ = decode(&header, frame);
+    }
 }

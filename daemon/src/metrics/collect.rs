@@ -43,11 +43,28 @@ impl Writer<'_> {
         self.gauge("config_errors", "Errors in configuration files, at the last reading", errors)?;
         let unparsed = "Packets that could not be parsed; they passed";
         self.counter("unparsed", unparsed, node.unparsed.total())?;
+        let features =
+            node.kernel_features.iter().map(|(feature, there)| ([("feature", *feature)], u64::from(*there)));
+        self.gauges(
+            "kernel_feature",
+            "Whether this machine's kernel has what makes dormouse better",
+            None,
+            features,
+        )?;
         let servers = STAGES.map(|stage| {
             let there = node.servers.values().filter(|server| server.stage.word() == stage).count();
             ([("stage", stage)], there as u64)
         });
         self.gauges("servers", "Servers, by their stage", None, servers)?;
+        let pool = [
+            ("pool_handed_back", "Memory that sleepers give back now", node.pool.handed_back),
+            ("pool_headroom", "Memory to be kept free for the largest wakes together", node.pool.headroom),
+            ("pool_available", "Memory that the kernel could give without swapping", node.pool.available),
+            ("pool_short", "Memory that is missing to the headroom", node.pool.short()),
+        ];
+        for (name, help, bytes) in pool {
+            self.gauges(name, help, Some(&Unit::Bytes), [([], bytes)])?;
+        }
         let aborted = node.doze_aborted.iter().map(|(reason, count)| ([("reason", *reason)], *count));
         self.counters("doze_aborted", "Dozes that were called off, by reason", None, aborted)?;
         self.servers(node)

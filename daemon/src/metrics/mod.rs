@@ -21,9 +21,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::sleep::DozeAborted;
+use crate::pool::Pool;
+use crate::preflight::features::Feature;
+use crate::sleep::{DozeAborted, Tally};
 use crate::stage::{Cause, Refusal, Stage};
-pub use serve::{ServeError, bind, serve};
+pub use serve::{Refresh, ServeError, bind, serve};
 pub use text::Format;
 use totals::{DoorTotals, Rising};
 
@@ -48,8 +50,10 @@ struct Node {
     servers: BTreeMap<String, Server>,
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
+    pool: Pool,
     config_errors: usize,
     unparsed: Rising,
+    kernel_features: BTreeMap<&'static str, bool>,
 }
 
 #[derive(Debug)]
@@ -74,8 +78,10 @@ impl Metrics {
             servers: BTreeMap::new(),
             doze_aborted: BTreeMap::new(),
             guard_up: false,
+            pool: Pool::default(),
             config_errors: 0,
             unparsed: Rising::default(),
+            kernel_features: BTreeMap::new(),
         };
         let node = Arc::new(Mutex::new(node));
         let wakes = Family::new_with_constructor((|| Histogram::new(WAKE_BUCKETS)) as fn() -> Histogram);
@@ -131,6 +137,7 @@ impl Metrics {
     pub fn doze_aborted(&self, why: &DozeAborted) {
         let reason = match why {
             DozeAborted::Knocked => "knocked",
+            DozeAborted::Unknown { .. } => "unknown-flow",
             DozeAborted::Waiting { .. } => "waiting",
             DozeAborted::Freeze(_) => "freeze",
             DozeAborted::Throttle(_) => "throttle",
@@ -143,8 +150,8 @@ impl Metrics {
 
     /// What the door has counted since it was loaded, and what became of the parked packets since the daemon
     /// started. Absolute values: a value that falls was begun anew, and what it shows is added.
-    pub fn door(&self, server: &str, counters: &Counters, replayed: u64, expired: u64) {
-        self.change(server, |server| server.door.follow(counters, replayed, expired));
+    pub fn door(&self, server: &str, counters: &Counters, tally: Tally) {
+        self.change(server, |server| server.door.follow(counters, tally));
     }
 
     /// Packets that the door could not parse, since it was loaded: an absolute value, as [`Metrics::door`]'s.
@@ -182,9 +189,19 @@ impl Metrics {
         self.node().guard_up = up;
     }
 
+    /// As it was drawn up last.
+    pub fn pool(&self, pool: &Pool) {
+        self.node().pool = *pool;
+    }
+
     /// Errors in configuration files, at the last reading.
     pub fn config_errors(&self, errors: usize) {
         self.node().config_errors = errors;
+    }
+
+    /// What this kernel has and lacks.
+    pub fn kernel_features(&self, features: &[Feature]) {
+        self.node().kernel_features = features.iter().map(|feature| (feature.name, feature.there)).collect();
     }
 
     /// All of it, as one text.

@@ -8,6 +8,7 @@ mod capabilities;
 mod cgroup;
 mod companions;
 mod disk;
+pub mod features;
 mod kernel;
 mod probe;
 mod swap;
@@ -24,16 +25,22 @@ pub use companions::{guard_pid, helper_path};
 /// Looks at the machine as the daemon with these settings would use it.
 pub fn preflight(node: &Node) -> Preflight {
     let swap = swap::Swap::read(Path::new("/proc"), Path::new("/sys"));
-    let mut checks = kernel::checks();
+    let mut checks = of_kernel(node);
     checks.extend(bpf::checks(&node.pin_dir));
     checks.extend(capabilities::checks());
-    checks.extend(cgroup::checks(node));
     checks.extend(swap.checks());
-    checks.extend(probe::checks());
     checks.extend(companions::checks(node));
     let (disk, speed) = disk::measure(swap.devices.first());
     checks.extend(speed);
     Preflight { checks, disk }
+}
+
+/// What the kernel has, and what this machine lets dormouse use of it. Quick.
+fn of_kernel(node: &Node) -> Vec<Check> {
+    let mut checks = kernel::checks();
+    checks.extend(cgroup::checks(node));
+    checks.extend(probe::checks());
+    checks
 }
 
 fn ok(name: &str, found: impl Into<String>) -> Check {

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use dormouse_api::preflight::Check;
 use nix::errno::Errno;
+use procfs::Current as _;
 
 use super::{fail, ok, warn};
 
@@ -28,8 +29,21 @@ pub struct PmScanArg {
 
 nix::ioctl_readwrite!(pagemap_scan, b'f', 16, PmScanArg);
 
-pub fn checks() -> [Check; 2] {
-    [page_out(), scan()]
+pub fn checks() -> [Check; 3] {
+    [page_out(), scan(), pressure()]
+}
+
+/// What ends a page-out early when the machine gets short of memory (Documentation/accounting/psi.rst).
+fn pressure() -> Check {
+    let name = "memory pressure";
+    match procfs::MemoryPressure::current() {
+        Ok(_) => ok(name, "a page-out stops when the machine stalls on memory"),
+        Err(error) => warn(
+            name,
+            format!("can't be read: {error}; only the limits of swap end a page-out early"),
+            "a kernel with CONFIG_PSI=y, and no psi=0 on its command line",
+        ),
+    }
 }
 
 /// Whether `MEMBARRIER_CMD_GLOBAL` is there (membarrier(2)).

@@ -115,7 +115,7 @@ mod tests {
     fn parked(class: Class, port: u16, protocol: u8, frame: Vec<u8>, time_ns: u64) -> Parked {
         let from = ([192, 0, 2, 7], port).into();
         let knock = Knock { slot: 1, class, from, server_port: 25565, protocol, time_ns };
-        Parked { knock, sequence: 0, ifindex: 2, gso_size: 0, frame }
+        Parked { knock, sequence: 0, ifindex: 2, gso_size: 0, vlan: None, frame }
     }
 
     fn segment(sequence: u32, payload: usize) -> Vec<u8> {

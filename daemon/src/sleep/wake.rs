@@ -99,6 +99,7 @@ impl Sleeper {
         failpoint::at("wake-begun");
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
         let mut replayed = self.replay_queue(BEFORE_THE_THAW);
+        failpoint::at("wake-given");
         let ran = match (by, asleep.cpu_max) {
             (DozeBy::Throttle, Some(old)) => {
                 throttle::write(ways.freezer.cgroup(), old).map_err(WakeError::from)

@@ -29,6 +29,11 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// How long reports wait for a wake that may follow at once: a client's payload comes with its handshake, and
 /// whoever acts on the report of one would take a CPU from the other. Whole milliseconds, as poll(2) counts.
 const HOLD_REPORTS: Duration = Duration::from_millis(1);
+/// News of one server that its agent has not heard yet; what comes on top is counted and dropped. Nothing that a
+/// wake depends on is news.
+const MOST_UNHEARD: u32 = 256;
+/// The most records that are read in one go: who is to be woken among them does not wait for the end of a flood.
+const MOST_AT_ONCE: usize = 2048;
 /// The most records that are kept for a server that is not found again yet.
 const MOST_EARLY: usize = 512;
 
@@ -47,8 +52,26 @@ pub enum Report {
     Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
-    /// A handshake with a server that speaks first: is it true? Then it is a player.
+    /// A handshake with a server that speaks first, or that a player's bytes came with: is it true? Then it is a player.
     Handshake(Knock),
+}
+
+/// A [`Record`] without its content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Parked,
+    Knock,
+    FastOpen,
+}
+
+impl Kind {
+    fn of(record: &Record) -> Self {
+        match record {
+            Record::Parked(_) => Self::Parked,
+            Record::Knock(_) => Self::Knock,
+            Record::FastOpen(_) => Self::FastOpen,
+        }
+    }
 }
 
 /// Who has which slot.
@@ -77,14 +100,15 @@ impl Slots {
         (0..MAX_SERVERS).find(|slot| slots[*slot as usize].is_none() && !taken(*slot))
     }
 
-    fn asleep(&self) -> Vec<Arc<Sleeper>> {
+    /// The sleepers for whom there is something to do; at rest these are none of hundreds.
+    fn asleep(&self, has_work: impl Fn(&Sleeper) -> bool) -> Vec<Arc<Sleeper>> {
         let slots = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().flatten().filter(|sleeper| sleeper.is_asleep()).cloned().collect()
+        slots.iter().flatten().filter(|sleeper| sleeper.is_asleep() && has_work(sleeper)).cloned().collect()
     }
 }
 
 impl Node {
-    /// Reads everything out of the ring: packets into their servers' queues, players onto the list of those
+    /// Reads what is in the ring, bounded: packets into their servers' queues, players onto the list of those
     /// to be woken. What is to be told of it goes to [`Node::tell`], once nobody waits for a wake any more: it
     /// sets other threads going.
     #[must_use]
@@ -94,7 +118,7 @@ impl Node {
             std::thread::yield_now();
             return vec![];
         };
-        let records: Vec<Record> = reader.by_ref().collect();
+        let records: Vec<Record> = reader.by_ref().take(MOST_AT_ONCE).collect();
         drop(reader);
         records.into_iter().filter_map(|record| self.take_in(record)).collect()
     }
@@ -108,17 +132,17 @@ impl Node {
     fn take_in(&self, record: Record) -> Option<Report> {
         let slot = record.knock().slot;
         let sleeper = self.slots.get(slot).or_else(|| self.keep_early(slot, &record))?;
-        let (knock, was_parked) = (*record.knock(), matches!(record, Record::Parked(_)));
+        let (knock, kind) = (*record.knock(), Kind::of(&record));
         if let Record::Parked(parked) = record {
             failpoint::at("ring-read");
             let ended = sleeper.queue().push(parked);
             sleeper.ended(ended);
         }
         // Draining is bounded: what was read too late for it must not wait for the next wake.
-        if was_parked && gate::state(self.arrays.gate(slot)) == OPEN {
+        if kind == Kind::Parked && gate::state(self.arrays.gate(slot)) == OPEN {
             sleeper.replay_queue(usize::MAX);
         }
-        self.announce(&sleeper, knock, was_parked)
+        self.announce(&sleeper, knock, kind)
     }
 
     /// A record of a server that nobody has now: kept if it is expected, else ended, since its gate must not
@@ -133,10 +157,9 @@ impl Node {
             if records.len() <= MOST_EARLY {
                 return None;
             }
-            if let Some(Record::Knock(_)) = records.pop_front() {
-                return None;
+            if let Some(Record::Parked(_)) = records.pop_front() {
+                self.arrays.end_record(slot);
             }
-            self.arrays.end_record(slot);
         } else if matches!(record, Record::Parked(_)) {
             self.arrays.end_record(slot);
         }
@@ -162,8 +185,7 @@ impl Node {
         }
         self.slots.set(sleeper.slot, Some(Arc::clone(sleeper)));
         drop(early);
-        let announce =
-            |record: &Record| self.announce(sleeper, *record.knock(), matches!(record, Record::Parked(_)));
+        let announce = |record: &Record| self.announce(sleeper, *record.knock(), Kind::of(record));
         self.tell(records.iter().filter_map(announce));
         self.kick();
     }
@@ -179,21 +201,42 @@ impl Node {
         }
     }
 
-    fn announce(&self, sleeper: &Sleeper, knock: Knock, was_parked: bool) -> Option<Report> {
+    fn announce(&self, sleeper: &Sleeper, knock: Knock, kind: Kind) -> Option<Report> {
         if knock.class == Class::Player {
             self.enlist(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
-        Some(match (knock.class, was_parked, first_speaker) {
-            (Class::Undecided, false, FirstSpeaker::Server) => Report::Handshake(knock),
+        let report = match (knock.class, kind, first_speaker) {
+            (Class::Undecided, Kind::FastOpen, _) | (Class::Undecided, Kind::Knock, FirstSpeaker::Server) => {
+                Report::Handshake(knock)
+            }
             // A probe that says nothing is over by now.
-            (Class::Undecided, false, FirstSpeaker::Client) | (Class::Probe, false, _) => {
+            (Class::Undecided, Kind::Knock, FirstSpeaker::Client) | (Class::Probe, Kind::Knock, _) => {
                 Report::Connected(knock.slot)
             }
-            (Class::Undecided, true, _) if knock.protocol != TCP => return None,
+            (Class::Undecided, Kind::Parked, _) if knock.protocol != TCP => return None,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),
-        })
+        };
+        if sleeper.unheard.fetch_add(1, SeqCst) >= MOST_UNHEARD {
+            sleeper.unheard.fetch_sub(1, SeqCst);
+            sleeper.untold.fetch_add(1, SeqCst);
+            return None;
+        }
+        Some(report)
+    }
+
+    /// The agent has taken a report: there is room for another.
+    pub fn heard(&self, report: &Report) {
+        let slot = match report {
+            Report::Knock(knock) | Report::Patience(knock) | Report::Handshake(knock) => knock.slot,
+            Report::Connected(slot) => *slot,
+            Report::Woken { .. } | Report::WakeFailed { .. } | Report::Queried(_) => return,
+        };
+        if let Some(sleeper) = self.slots.get(slot) {
+            // A server that was found anew begins at zero.
+            let _ = sleeper.unheard.fetch_update(SeqCst, SeqCst, |unheard| unheard.checked_sub(1));
+        }
     }
 
     fn wake_who_is_wanted(&self) -> Vec<Report> {
@@ -209,7 +252,12 @@ impl Node {
     /// What needs no record: the flags, and what grew old in the queues.
     fn look_at_flags(&self, expire: bool) {
         let now = monotonic_ns();
-        for sleeper in self.slots.asleep() {
+        let has_work = |sleeper: &Sleeper| {
+            let state = self.arrays.state(sleeper.slot);
+            let flagged = state.wake_ns.load(SeqCst) != 0 || state.query_ns.load(SeqCst) != 0;
+            flagged || sleeper.wanted.load(SeqCst) || expire && !sleeper.queue().is_empty()
+        };
+        for sleeper in self.slots.asleep(has_work) {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
@@ -219,7 +267,7 @@ impl Node {
             if state.take_query().is_some() {
                 let _ = self.reports.send(Report::Queried(sleeper.slot));
             }
-            if expire {
+            if expire && !sleeper.queue().is_empty() {
                 let patience = sleeper.manners().patience;
                 let mut queue = sleeper.queue();
                 let ended = queue.expire(now) + queue.expire_undecided_datagrams(now, patience);

@@ -81,6 +81,7 @@ impl Operator for Script {
             kept: 0,
             servers_bytes: 1,
             headroom_bytes: 2,
+            short_bytes: 0,
             total_bytes: 3,
             handed_back: HandedBack { bytes: 4, estimated: true },
             guard: Guard::Ok,

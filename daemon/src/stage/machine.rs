@@ -204,6 +204,22 @@ impl Machine {
         if self.paper { Stage::Awake } else { self.stage }
     }
 
+    /// When the last player was here; of whom nobody saw one, when its stage began.
+    pub fn idle_since(&self) -> Duration {
+        self.last_player.unwrap_or(self.since)
+    }
+
+    /// Whether a page-out was ordered and not yet answered.
+    pub fn is_going_deep(&self) -> bool {
+        self.orders.deep.is_some()
+    }
+
+    /// Whether [`Event::PoolLow`] would send it deep now.
+    pub fn could_go_deep(&self) -> bool {
+        let dozing = matches!(self.stage, Stage::Dozing { .. }) && !self.paper;
+        dozing && self.deep_gates(Asker::Pool).is_empty()
+    }
+
     /// In mode observe: the stage that it would be in.
     pub fn stage_on_paper(&self) -> Option<Stage> {
         self.paper.then_some(self.stage)

@@ -67,6 +67,10 @@ impl Machine {
             return;
         }
         self.actions.push(Action::RunAfterWake);
+        // It was let go to end: that it does is no fault of the wake.
+        if self.running == Running::Stopping {
+            return;
+        }
         if !self.orders.canary {
             self.orders.canary = true;
             self.actions.push(Action::StartCanary);
@@ -122,6 +126,7 @@ impl Machine {
 
     pub(super) fn canary_failed(&mut self, reason: &str) {
         if std::mem::take(&mut self.orders.canary)
+            && self.running != Running::Stopping
             && let Some(after_wake) = self.after_wake.take()
         {
             self.demote(after_wake.by, format!("it was not ready after a wake: {reason}"));
@@ -135,6 +140,8 @@ impl Machine {
         let by_the_wake = match (&self.after_wake, self.stage) {
             _ if self.running == Running::Stopping => None,
             (_, Stage::Waking) => self.slept_by(),
+            // Frozen again nothing of its own can end it: somebody killed it.
+            (_, stage) if stage.by() == Some(DozeBy::Freeze) => None,
             (Some(after_wake), _) if self.now < after_wake.until => Some(after_wake.by),
             _ => None,
         };

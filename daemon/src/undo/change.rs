@@ -71,6 +71,8 @@ pub enum Outcome {
 /// What stops or slows a server's processes.
 const FREEZE: &str = "cgroup.freeze";
 const CPU_MAX: &str = "cpu.max";
+/// What lets a server's memory go to swap.
+const SWAP_MAX: &str = "memory.swap.max";
 
 impl Change {
     /// Reads the present value of a cgroup's file as the old one. `new` must be spelt as the kernel gives it
@@ -97,6 +99,11 @@ impl Change {
     /// Whether putting it back is part of waking the server.
     pub fn is_sleep(&self) -> bool {
         matches!(self, Self::CgroupValue { file, .. } if file == FREEZE || file == CPU_MAX)
+    }
+
+    /// Whether it was made for a page-out only.
+    pub fn is_page_out(&self) -> bool {
+        matches!(self, Self::CgroupValue { file, .. } if file == SWAP_MAX)
     }
 
     /// Puts the old state back. Idempotent.

@@ -4,13 +4,17 @@
 pub const HEADER_LEN: usize = size_of::<RecordHeader>();
 
 /// Ring records need a constant size to be reserved; a packet takes the smallest of these that holds it.
-/// The largest is a GSO burst of 64 KiB with its headers.
-pub const SIZES: [usize; 3] = [256, 2048, 65_536 + 128];
+/// The largest holds a client's first burst (ten segments, RFC 6928) or a jumbo frame; two of it fit into a
+/// source's quota. What is larger passes and wakes.
+pub const SIZES: [usize; 3] = [256, 2048, 15 << 10];
 
 /// The packet was consumed by the door: it must be replayed, or end as expired or refused.
 pub const PARKED: u8 = 1;
 /// Only a notice: the packet passed or was consumed as noise; no bytes follow.
 pub const KNOCK: u8 = 2;
+/// Only a notice: a handshake is complete whose SYN carried a player's first bytes (TCP Fast Open, RFC 7413).
+/// Nothing proves yet that the server's kernel took it: a SYN and an ACK can be invented.
+pub const FAST_OPEN: u8 = 3;
 
 /// The head of a record.
 #[repr(C)]
@@ -27,7 +31,7 @@ pub struct RecordHeader {
     pub len: u32,
     /// From `__sk_buff`: segment size of a GSO burst, 0 for a plain packet.
     pub gso_size: u32,
-    /// [`PARKED`] or [`KNOCK`].
+    /// [`PARKED`], [`KNOCK`] or [`FAST_OPEN`].
     pub kind: u8,
     /// A number of the packet crate's `Class`.
     pub class: u8,
@@ -41,7 +45,11 @@ pub struct RecordHeader {
     pub address: [u8; 16],
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub protocol: u8,
-    pub pad: [u8; 7],
+    pub pad: [u8; 3],
+    /// EtherType of the VLAN tag that the kernel carries beside the packet's bytes; 0 = none.
+    pub vlan_protocol: u16,
+    /// That tag: priority and VLAN id, host byte order.
+    pub vlan_tag: u16,
 }
 
 impl RecordHeader {

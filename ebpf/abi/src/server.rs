@@ -130,7 +130,9 @@ pub struct Flow {
     pub class: u8,
     /// The bits of [`flow_flag`].
     pub flags: u8,
-    pub pad: [u8; 6],
+    /// TCP: payload bytes that the SYN carried (Fast Open); nearly always 0.
+    pub with_syn: u16,
+    pub pad: [u8; 4],
 }
 
 /// The bits of [`Flow::flags`].

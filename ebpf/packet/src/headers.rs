@@ -181,7 +181,7 @@ fn ipv4<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         transport,
         end,
     };
-    Ok(with_ports(packet, ports))
+    with_ports(packet, ports)
 }
 
 #[inline(always)]
@@ -238,7 +238,7 @@ fn ipv6<S: Source>(source: &S, at: u32) -> Result<Packet, Unparsed> {
         return Ok(packet);
     }
     let ports = source.load::<4>(transport).ok_or(Unparsed::Truncated)?;
-    Ok(with_ports(packet, ports))
+    with_ports(packet, ports)
 }
 
 /// Who sent it; an IPv4 address is mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
@@ -252,30 +252,38 @@ pub fn source_address<S: Source>(source: &S, packet: &Packet) -> Option<[u8; 16]
     Some(address)
 }
 
+/// The least that a first fragment carries, and the whole of a UDP header.
+const LEAST_TRANSPORT: u32 = 8;
+
 #[inline(always)]
-fn with_ports(mut packet: Packet, ports: [u8; 4]) -> Packet {
+fn with_ports(mut packet: Packet, ports: [u8; 4]) -> Result<Packet, Unparsed> {
     if !matches!(packet.fragment, Fragment::Later) {
+        // A length field may end the packet before its ports, which were then read from the padding behind it.
+        if packet.end < packet.transport + LEAST_TRANSPORT {
+            return Err(Unparsed::Truncated);
+        }
         packet.source_port = u16_at(&ports, 0);
         packet.destination_port = u16_at(&ports, 2);
     }
-    packet
+    Ok(packet)
 }
 
-/// The TCP header of a packet whose protocol is [`TCP`] and which is no later fragment.
+/// The TCP header of a packet whose protocol is [`TCP`] and which is no later fragment; `None` when it is no whole
+/// header (a tiny first fragment, a false data offset): nothing can be said of such a segment.
 #[inline(always)]
 pub fn segment<S: Source>(source: &S, packet: &Packet) -> Option<Segment> {
     let head = source.load::<14>(packet.transport)?;
     let header_len = u32::from(head[12] >> 4) * 4;
-    if header_len < 20 {
+    let payload = packet.transport + header_len;
+    if header_len < 20 || payload > packet.end {
         return None;
     }
-    let payload = packet.transport + header_len;
     Some(Segment {
         sequence: u32_at(&head, 4),
         acknowledgement: u32_at(&head, 8),
         flags: head[13],
         payload,
-        payload_len: packet.end.saturating_sub(payload),
+        payload_len: packet.end - payload,
     })
 }
 

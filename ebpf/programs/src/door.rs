@@ -20,7 +20,7 @@ use dormouse_packet::{
 use crate::{
     flow::{self, Look},
     maps::{COUNTERS, SCRATCH, SERVERS, count, count_unparsed, gate, node_value, state},
-    park::{Parked, knock, park},
+    park::{Parked, fast_open, knock, park},
     skb::Skb,
     verdict::{Hook, Verdict},
 };
@@ -158,7 +158,9 @@ fn asleep(
     }
     let look = flow::look(skb, packet, server, key);
     if !look.has_payload {
-        if look.completes_handshake {
+        if look.completes_handshake && look.class == Class::Player {
+            fast_open(skb, key, values);
+        } else if look.completes_handshake {
             // A server that speaks first wakes by this; the daemon asks its kernel whether it is true.
             let class = if flow::is_prober(skb, server) { Class::Probe } else { Class::Undecided };
             knock(skb, key, values, class);

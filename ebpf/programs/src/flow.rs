@@ -80,7 +80,10 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
             }
         }
     }
-    let nth = seen.saturating_add(1);
+    // A burst is one packet here and several datagrams, which are judged by the first of them.
+    let nth = seen.saturating_add(skb.segments());
+    let each = skb.gso_size();
+    let len = if each != 0 && each < len { each } else { len };
     let class =
         if known == Class::Player { Class::Player } else { judge_datagram(skb, server.game, at, len, nth) };
     if let Some(flow) = found {
@@ -101,7 +104,8 @@ fn datagram(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Loo
             seen: nth,
             class: class as u8,
             flags: 0,
-            pad: [0; 6],
+            with_syn: 0,
+            pad: [0; 4],
         };
         let _ = FLOWS.insert(key, flow, 0);
     }
@@ -117,34 +121,39 @@ fn judge_datagram(skb: Skb, game: u8, at: u32, len: u32, nth: u32) -> Class {
 
 #[inline(always)]
 fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look {
-    let Some(segment) = headers::segment(&skb, packet) else {
+    let Some(mut segment) = headers::segment(&skb, packet) else {
         count_unparsed();
         return Look::NOTHING;
     };
-    if segment.flags & SYN != 0 {
-        if segment.flags & ACK == 0 {
-            let start = segment.sequence.wrapping_add(1);
-            let flow = Flow {
-                first_ns: 0,
-                last_ns: now(),
-                start,
-                seen: 0,
-                class: Class::Undecided as u8,
-                flags: flow_flag::FROM_START,
-                pad: [0; 6],
-            };
-            let _ = FLOWS.insert(key, flow, 0);
+    let is_syn = segment.flags & SYN != 0;
+    if is_syn {
+        if segment.flags & ACK != 0 {
+            return Look::NOTHING;
         }
-        return Look::NOTHING;
+        begin(key, &segment);
+        if segment.payload_len == 0 {
+            return Look::NOTHING;
+        }
+        // Fast Open: the bytes are judged and remembered, and wake nobody yet, since anybody can invent a SYN.
+        segment.sequence = segment.sequence.wrapping_add(1);
     }
-    let has_payload = segment.payload_len != 0;
+    // A reset may carry a reason in words (RFC 9293 §3.5.3): nobody who wants in.
+    let has_payload = segment.payload_len != 0 && segment.flags & RST == 0;
     let Some(flow) = FLOWS.get_ptr_mut(key) else {
         // Mid-stream of a connection whose start nobody saw: never judged by its bytes. The daemon asks the
         // server's kernel whether the connection exists before it believes either way.
         if has_payload {
             let now = now();
-            let flow =
-                Flow { first_ns: now, last_ns: now, start: 0, seen: 0, class: 0, flags: 0, pad: [0; 6] };
+            let flow = Flow {
+                first_ns: now,
+                last_ns: now,
+                start: 0,
+                seen: 0,
+                class: 0,
+                flags: 0,
+                with_syn: 0,
+                pad: [0; 4],
+            };
             let _ = FLOWS.insert(key, flow, 0);
         }
         return Look { has_payload, ..Look::NOTHING };
@@ -157,8 +166,11 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
         let completes_handshake = from_start
             && seen_flow.first_ns == 0
             && segment.flags & (ACK | RST) == ACK
-            && segment.sequence == seen_flow.start;
-        return Look { completes_handshake, older_than_doze, ..Look::NOTHING };
+            && (segment.sequence == seen_flow.start
+                || segment.sequence == seen_flow.start.wrapping_add(u32::from(seen_flow.with_syn)));
+        // Only bytes that came with the SYN can have made it a player's by now.
+        let class = Class::from_number(seen_flow.class);
+        return Look { class, completes_handshake, older_than_doze, has_payload: false };
     }
     let now = now();
     let mut class = Class::from_number(seen_flow.class);
@@ -168,14 +180,33 @@ fn segment(skb: Skb, packet: &Packet, server: &ServerRef, key: &FlowKey) -> Look
     }
     // SAFETY: as above.
     unsafe {
-        if seen_flow.first_ns == 0 {
+        if seen_flow.first_ns == 0 && !is_syn {
             (*flow).first_ns = now;
         }
         (*flow).last_ns = now;
         (*flow).seen = held;
         (*flow).class = class as u8;
     }
+    if is_syn {
+        return Look::NOTHING;
+    }
     Look { class, has_payload: true, older_than_doze, completes_handshake: false }
+}
+
+/// A SYN: what was known of these ports is over.
+#[inline(always)]
+fn begin(key: &FlowKey, segment: &headers::Segment) {
+    let flow = Flow {
+        first_ns: 0,
+        last_ns: now(),
+        start: segment.sequence.wrapping_add(1),
+        seen: 0,
+        class: Class::Undecided as u8,
+        flags: flow_flag::FROM_START,
+        with_syn: segment.payload_len as u16,
+        pad: [0; 4],
+    };
+    let _ = FLOWS.insert(key, flow, 0);
 }
 
 /// Judges a stream by its first contiguous bytes; also gives back how many of them are held now.

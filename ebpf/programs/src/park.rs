@@ -5,7 +5,7 @@ use dormouse_abi::{
     RING_QUOTA_SERVER, RING_QUOTA_SOURCE, SOURCE_BUCKETS,
     gate::{DRAINING, ONE_IN_FLIGHT, PARK, state},
     node,
-    record::{HEADER_LEN, KNOCK, PARKED, RecordHeader, SIZES},
+    record::{FAST_OPEN, HEADER_LEN, KNOCK, PARKED, RecordHeader, SIZES},
     server::{FlowKey, ServerState},
 };
 use dormouse_packet::{Class, headers::Source as _};
@@ -48,9 +48,20 @@ pub fn park(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class) -> 
 /// array are what a wake depends on.
 #[inline(always)]
 pub fn knock(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class) {
+    notice(skb, key, values, class, KNOCK);
+}
+
+/// Tells the daemon of a handshake that a player's bytes came with, as far as can be seen from here.
+#[inline(always)]
+pub fn fast_open(skb: Skb, key: &FlowKey, values: *mut ServerState) {
+    notice(skb, key, values, Class::Undecided, FAST_OPEN);
+}
+
+#[inline(always)]
+fn notice(skb: Skb, key: &FlowKey, values: *mut ServerState, class: Class, kind: u8) {
     let Some(quota) = take_quota(key, values, HEADER_LEN as u32) else { return };
     let Some(mut entry) = RING.reserve::<RecordHeader>(0) else { return quota.give_back() };
-    entry.write(header(skb, key, values, class, KNOCK, 0, quota.bucket));
+    entry.write(header(skb, key, values, class, kind, 0, quota.bucket));
     entry.submit(0);
 }
 
@@ -110,6 +121,7 @@ fn header(
 ) -> RecordHeader {
     // SAFETY: a live map value.
     let sequence = fetch_add_u64(unsafe { &raw mut (*values).sequence }, 1);
+    let (vlan_protocol, vlan_tag) = skb.vlan();
     RecordHeader {
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
@@ -125,7 +137,9 @@ fn header(
         server_port: key.server_port,
         address: key.address,
         protocol: key.protocol,
-        pad: [0; 7],
+        pad: [0; 3],
+        vlan_protocol,
+        vlan_tag,
     }
 }
 

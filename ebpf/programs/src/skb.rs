@@ -36,6 +36,26 @@ impl Skb {
         unsafe { (*self.0).gso_size }
     }
 
+    /// Datagrams or segments in a GSO burst; 1 for a plain packet.
+    #[inline(always)]
+    pub fn segments(self) -> u32 {
+        // SAFETY: as above.
+        let segments = unsafe { (*self.0).gso_segs };
+        if segments == 0 { 1 } else { segments }
+    }
+
+    /// EtherType and content of the VLAN tag that stands beside the bytes, not in them; zeroes for none.
+    #[inline(always)]
+    pub fn vlan(self) -> (u16, u16) {
+        // SAFETY: as above.
+        unsafe {
+            if (*self.0).vlan_present == 0 {
+                return (0, 0);
+            }
+            (u16::from_be((*self.0).vlan_proto as u16), (*self.0).vlan_tci as u16)
+        }
+    }
+
     /// The cookie of the local socket that sent this; 0 for a forwarded packet.
     #[inline(always)]
     pub fn socket_cookie(self) -> u64 {

@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::{tcp_to, udp_to};
+use crate::chance::Chance;
 
 const HTTP: &[u8] = b"GET / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: zgrab/0.x\r\n\r\n";
 /// A TLS 1.2 record with a ClientHello (RFC 8446, 4.1.2) of no cipher suite that anybody has.
@@ -122,14 +123,7 @@ fn syn_segment(from: Ipv4Addr, to: Ipv4Addr, source_port: u16, port: u16) -> [u8
     tcp
 }
 
-/// xorshift64*: noise that a failing test can repeat.
+/// Noise that a failing test can repeat.
 fn noise(seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()
-    };
-    (0..8).flat_map(|_| next()).collect()
+    Chance::new(seed).bytes(64)
 }

@@ -13,17 +13,26 @@ use crate::owner;
 use crate::process::{Place, Process};
 
 pub fn start(place: Place<'_>, port: u16) -> Result<Server> {
-    start_with(place, port, None)
+    run(place, port, &[])
 }
 
 /// With `greeting` the server speaks first on TCP.
 pub fn start_with(place: Place<'_>, port: u16, greeting: Option<&str>) -> Result<Server> {
+    match greeting {
+        Some(line) => run(place, port, &["--greeting", line]),
+        None => start(place, port),
+    }
+}
+
+/// A server that holds this much memory, and tells whether all of it is as it was when it is asked `check`.
+pub fn start_holding(place: Place<'_>, port: u16, mib: u32) -> Result<Server> {
+    run(place, port, &["--mib", &mib.to_string()])
+}
+
+fn run(place: Place<'_>, port: u16, options: &[&str]) -> Result<Server> {
     let dir = owner::temp_dir("echo")?;
     let mut command = Command::new(sibling("echo-server")?);
-    command.args(["--port", &port.to_string()]);
-    if let Some(line) = greeting {
-        command.args(["--greeting", line]);
-    }
+    command.args(["--port", &port.to_string()]).args(options);
     let mut process = Process::spawn("echo-server", command, place)?;
     process.wait_until(Duration::from_secs(20), || {
         place.run(|| clients::echo::udp(own(port), b"ready?", Duration::from_millis(200)))

@@ -20,6 +20,10 @@ fn node(node: &NodeStatus) -> String {
     let waking = if node.waking > 0 { format!(" {} waking", node.waking) } else { String::new() };
     let unit = Unit::of(node.total_bytes);
     let about = if node.handed_back.estimated { "about " } else { "" };
+    let short = match node.short_bytes {
+        0 => String::new(),
+        bytes => format!("   {} MISSING to the headroom: no more servers here", units::bytes(bytes)),
+    };
     let off = if node.off { "   OFF until `dormouse on`" } else { "" };
     let guard = match node.guard {
         Guard::Ok => "ok",
@@ -28,7 +32,7 @@ fn node(node: &NodeStatus) -> String {
     };
     format!(
         "{}  {}: {} awake {} dozing {} deep{waking} ({} kept)   \
-         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}{off}",
+         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}{short}{off}",
         node.name,
         count(all, "server", "servers"),
         node.awake,
@@ -122,6 +126,7 @@ mod tests {
             kept: 1,
             servers_bytes: 103_629 * MIB,
             headroom_bytes: 12_288 * MIB,
+            short_bytes: 0,
             total_bytes: 128_614 * MIB,
             handed_back: HandedBack { bytes: 134_963 * MIB, estimated: false },
             guard: Guard::Ok,

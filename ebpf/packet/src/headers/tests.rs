@@ -95,6 +95,19 @@ fn ipv6_with_extension_headers() {
 }
 
 #[test]
+fn a_length_that_ends_before_the_ports_is_no_packet() {
+    // The ports stand there all the same, in what must be the link layer's padding.
+    for total in [1, 19, 20, 27] {
+        let f = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, total, 0, UDP), UDP_HELLO]);
+        assert_eq!(ethernet(&f.as_slice()), Err(Unparsed::Truncated), "{total}");
+    }
+    let f = frame(ETHERTYPE_IPV6, &[&ipv6_header(7, UDP), UDP_HELLO]);
+    assert_eq!(ethernet(&f.as_slice()), Err(Unparsed::Truncated));
+    let empty = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 28, 0, UDP), UDP_HELLO]);
+    assert_eq!(datagram(&ethernet(&empty.as_slice()).unwrap()), (42, 0));
+}
+
+#[test]
 fn what_is_not_for_us() {
     assert_eq!(ethernet(&frame(0x0806, &[&[0; 28]]).as_slice()), Err(Unparsed::NotIp));
     let icmp = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 28, 0, 1), &[8, 0, 0, 0, 0, 0, 0, 0]]);
@@ -118,9 +131,11 @@ fn tcp_payload_starts_behind_the_options() {
     let p = ethernet(&f.as_slice()).unwrap();
     let s = segment(&f.as_slice(), &p).unwrap();
     assert_eq!((s.sequence, s.acknowledgement, s.payload, s.payload_len), (7, 9, 66, 3));
-    tcp[12] = 0x40;
-    let f = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 55, 0, TCP), &tcp]);
-    assert_eq!(segment(&f.as_slice(), &p), None, "a data offset below five words");
+    for words in [4, 9, 15] {
+        tcp[12] = words << 4;
+        let f = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 55, 0, TCP), &tcp]);
+        assert_eq!(segment(&f.as_slice(), &p), None, "a data offset of {words} words");
+    }
 }
 
 proptest! {
@@ -144,6 +159,6 @@ proptest! {
     fn every_cut_of_a_good_packet_is_told(cut in 0usize..47) {
         let f = frame(ETHERTYPE_IPV4, &[&ipv4_header(5, 33, 0, UDP), UDP_HELLO]);
         let outcome = ethernet(&&f[..cut.min(f.len())]);
-        prop_assert!(outcome.is_ok() == (cut >= 38));
+        prop_assert!(outcome.is_ok() == (cut >= 42));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 160.0;
 /// Room for the scale at the left.
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 80.0;
 /// Room for the days below.
 const BELOW: f64 = 20.0;
 /// A bar is never wider, so that one day is no wall.
