@@ -4,6 +4,7 @@ pub mod act;
 pub mod adopt;
 pub mod agent;
 pub mod config;
+pub mod control;
 pub mod discover;
 pub mod door;
 pub mod evidence;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
 use crate::{
     config::{self, Loaded},
+    control,
     discover::mounts::{CgroupRoot, MountError},
     door::{
         Door, DoorError, Replayer,
@@ -164,6 +165,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             tracing::error!(%error, "the socket for operators is lost");
         }
     });
+    if let Some(control) = config.control.clone() {
+        let (asked, reloaded) = (Arc::new(handle.clone()), handle.clone());
+        let follow = config.profiles_from == config::ProfilesFrom::Control;
+        let reload = move || reloaded.reload();
+        tokio::spawn(control::run(control, config.state_dir.clone(), follow, asked, reload));
+    }
     let paths = guard::Paths {
         run_dir: config.run_dir.clone(),
         state_dir: config.state_dir.clone(),
