@@ -9,7 +9,7 @@ impl Chance {
         Self(seed | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -19,7 +19,7 @@ impl Chance {
     /// A number from 0 up to but not including `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         // The high bits are the good ones.
-        (self.next() >> 32) % end
+        (self.draw() >> 32) % end
     }
 
     /// True so many times in a thousand.

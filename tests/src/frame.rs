@@ -60,7 +60,7 @@ impl Ip<'_> {
                 p.extend(((len + payload.len()) as u16).to_be_bytes());
                 p.extend(self.id.to_be_bytes());
                 let (offset, more) = self.fragment.unwrap_or((0, false));
-                p.extend((offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+                p.extend(((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
                 p.extend([64, self.protocol, 0, 0]);
                 p.extend(from.octets());
                 p.extend(to.octets());
@@ -108,7 +108,7 @@ impl Ip<'_> {
         t.extend(tcp.port.to_be_bytes());
         t.extend(tcp.sequence.to_be_bytes());
         t.extend(tcp.acknowledgement.to_be_bytes());
-        t.extend([((20 + tcp.options.len()) / 4 << 4) as u8, tcp.flags, 0xff, 0xff, 0, 0, 0, 0]);
+        t.extend([(((20 + tcp.options.len()) / 4) << 4) as u8, tcp.flags, 0xff, 0xff, 0, 0, 0, 0]);
         t.extend(tcp.options);
         t.extend(tcp.payload);
         let sum = self.checksum(&t);

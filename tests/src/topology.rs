@@ -175,9 +175,9 @@ impl Node {
                 for chain in ["PREROUTING", "OUTPUT"] {
                     let matching = format!("-t nat -A {chain} -d {node} -p {proto} --dport {port} -j");
                     if road == Road::NodePort {
-                        rules += &format!("{matching} MARK --set-xmark 0x4000/0x4000\n");
+                        rules += &[matching.as_str(), " MARK --set-xmark 0x4000/0x4000\n"].concat();
                     }
-                    rules += &format!("{matching} DNAT --to-destination {to}\n");
+                    rules += &[matching.as_str(), " DNAT --to-destination ", &to, "\n"].concat();
                 }
                 self.netns.run(|| iptables(tables, &rules))?;
             }

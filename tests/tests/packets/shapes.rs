@@ -254,7 +254,7 @@ fn a_damaged_packet_is_passed_or_parked_as_it_is() {
                 parked += 1;
             }
         }
-        while let Some(record) = bench.reader.next() {
+        for record in bench.reader.by_ref() {
             assert!(!matches!(record, Record::Parked(_)));
         }
     }
