@@ -4,10 +4,13 @@ pub mod act;
 pub mod adopt;
 pub mod agent;
 pub mod config;
+pub mod control;
 pub mod discover;
 pub mod door;
 pub mod evidence;
-mod failpoint;
+pub mod failpoint;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod guard;
 pub mod limits;
 pub mod memory;

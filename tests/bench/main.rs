@@ -2,7 +2,9 @@
 //! through `scripts/bench`; needs root.
 
 mod fastpath;
+mod flood;
 mod floor;
+mod idle;
 mod login;
 mod memory;
 mod report;
@@ -33,6 +35,11 @@ enum Name {
     WakeDoze,
     /// Scans, pings and probes at sleeping servers.
     Scans,
+    /// A flood of SYNs at a sleeper, with conntrack before it.
+    Flood,
+    /// Five hundred sleepers and quiet; then a hundred players at once.
+    #[value(name = "idle-500")]
+    Idle,
     /// Memory back from deep against plain demand paging.
     SwapIn,
     /// Memory out to the swap device, and who suffers.
@@ -52,6 +59,8 @@ fn main() -> Result<ExitCode> {
         Name::Fastpath => ("fastpath", fastpath::run(args.quick)?),
         Name::WakeDoze => ("wake-doze", wake_doze::run(args.quick)?),
         Name::Scans => ("scans", scans::run(args.quick)?),
+        Name::Flood => ("flood", flood::run(args.quick)?),
+        Name::Idle => ("idle-500", idle::run(args.quick)?),
         Name::SwapIn => ("swap-in", memory::swap_in::run(args.quick)?),
         Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
         Name::Handback => ("handback", memory::handback::run(args.quick)?),

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -86,6 +87,29 @@ impl Daemon {
         Ok(())
     }
 
+    /// Lets it serve its metrics at the usual place of its own namespace; before the start.
+    pub fn serve_metrics(&self) -> Result<()> {
+        let path = self.path("dormoused.toml");
+        let text = fs::read_to_string(&path)?;
+        fs::write(path, text.replace("metrics_listen = \"never\"\n", ""))?;
+        Ok(())
+    }
+
+    /// One of its counters or gauges now, over all series whose labels contain `label`.
+    pub fn metric(&self, netns: &Netns, name: &str, label: &str) -> Result<f64> {
+        let text = netns.run(|| -> Result<String> {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9877").context("metrics")?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix("dormouse_")?.strip_prefix(name));
+        let series = lines.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+        let values = series.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Ok(values.sum())
+    }
+
     /// Writes a server file in mode full, with everything vouched for.
     pub fn manage(&self, server: &ServerFile<'_>) -> Result<()> {
         self.manage_as(
@@ -166,23 +190,23 @@ impl Daemon {
 
     /// Runs the guard beside it.
     pub fn start_guard(&mut self, more: &[&str]) -> Result<()> {
-        let mut command = Command::new(sibling("dormouse-guard")?);
-        self.guard_paths(&mut command);
-        command.arg("run").args(more);
+        let mut command = self.guard_program("run")?;
+        command.args(more);
         self.guard = Some(Process::spawn("dormouse-guard", command, Place::default())?);
         Ok(())
     }
 
-    fn guard_paths(&self, command: &mut Command) {
+    /// `dormouse-guard VERB` with this daemon's paths, for those who run it in a way of their own.
+    pub fn guard_program(&self, verb: &str) -> Result<Command> {
+        let mut command = Command::new(sibling("dormouse-guard")?);
         command.arg("--run-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
-        command.arg("--pin-dir").arg(&self.pin_dir);
+        command.arg("--pin-dir").arg(&self.pin_dir).arg(verb);
+        Ok(command)
     }
 
     /// `dormouse-guard off` or `on`; what it printed.
     pub fn guard_command(&self, verb: &str, netns: &Netns) -> Result<String> {
-        let mut command = Command::new(sibling("dormouse-guard")?);
-        self.guard_paths(&mut command);
-        command.arg(verb);
+        let mut command = self.guard_program(verb)?;
         let output = netns.run(|| command.output())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         anyhow::ensure!(
@@ -269,7 +293,6 @@ impl Drop for Daemon {
         }
         self.guard = None;
         self.process = None;
-        let _ = fs::remove_dir_all(self.pin_dir.join(dormouse_abi::LAYOUT).join("links"));
         let _ = fs::remove_dir_all(&self.pin_dir);
     }
 }

@@ -9,6 +9,7 @@ pub mod chance;
 pub mod clients;
 pub mod daemon;
 pub mod frame;
+pub mod herd;
 pub mod lossy;
 pub mod netns;
 pub mod owner;
@@ -17,8 +18,10 @@ pub mod process;
 pub mod programs;
 pub mod servers;
 pub mod stand;
+pub mod steps;
 pub mod swap;
 pub mod topology;
+pub mod weight;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -46,8 +46,16 @@ impl Netns {
     /// # Panics
     /// With `f`'s own panic, or when the namespace can't be entered.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        Self::run_in(&self.file, f)
+    }
+
+    /// [`Netns::run`] in a namespace without a name, by its file below `/proc/PID/ns`.
+    ///
+    /// # Panics
+    /// As [`Netns::run`].
+    pub fn run_in<T: Send>(namespace: &File, f: impl FnOnce() -> T + Send) -> T {
         let inside = || {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("enter the network namespace (needs root)");
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the network namespace (needs root)");
             f()
         };
         thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))

@@ -42,7 +42,8 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Nothing is managed yet but all is written: [`Stand::start`] runs the daemon.
+    /// Nothing is managed yet but all is written: [`Stand::start`] runs the daemon. With limits beyond
+    /// [`QUICK`].
     ///
     /// # Errors
     /// Not root, or a tool is missing.
@@ -55,8 +56,16 @@ impl Stand {
     /// # Errors
     /// As there.
     pub fn prepare_on(node: Node, limits: &str) -> Result<Self> {
+        Self::prepare_with(node, "stale_after = \"300ms\"", &quick_but(limits))
+    }
+
+    /// With lines of `dormoused.toml` and all limits of the caller's.
+    ///
+    /// # Errors
+    /// As [`Stand::prepare`].
+    pub fn prepare_with(node: Node, node_config: &str, limits: &str) -> Result<Self> {
         let daemon = Daemon::prepare()?;
-        daemon.configure("stale_after = \"300ms\"")?;
+        daemon.configure(node_config)?;
         let mut pots = vec![];
         for (index, pod) in node.pods.iter().enumerate() {
             let cgroup = Cgroup::create("echo")?;
@@ -65,22 +74,30 @@ impl Stand {
         }
         let stand = Self { daemon, pots, node };
         for index in 0..stand.pots.len() {
-            stand.write_file(index, limits)?;
+            stand.write_limits(index, limits)?;
         }
         Ok(stand)
     }
 
-    /// Writes (or writes anew) the server file of a pot.
+    /// Writes (or writes anew) the server file of a pot, with limits beyond [`QUICK`].
     ///
     /// # Errors
     /// The directory can't be written.
     pub fn write_file(&self, index: usize, limits: &str) -> Result<()> {
+        self.write_limits(index, &quick_but(limits))
+    }
+
+    /// Writes the server file of a pot, with all its limits.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub fn write_limits(&self, index: usize, limits: &str) -> Result<()> {
         self.daemon.manage(&ServerFile {
             name: &self.pots[index].name,
             profile: "generic-tcp",
             cgroup: &self.pots[index].cgroup,
             ports: &["tcp/7100", "udp/7100"],
-            limits: &format!("{QUICK}{limits}"),
+            limits,
         })
     }
 
@@ -89,8 +106,8 @@ impl Stand {
     /// # Errors
     /// It does not come up.
     pub fn start(&mut self) -> Result<()> {
-        self.start_daemon()?;
-        self.watched()
+        let command = self.daemon.command()?;
+        self.start_as(command)
     }
 
     /// As [`Stand::start`], with a daemon that looks at its servers once an hour, unless something makes it look.
@@ -100,11 +117,15 @@ impl Stand {
     pub fn start_blind(&mut self) -> Result<()> {
         let mut command = self.daemon.command()?;
         command.env("DORMOUSE_LOOK_EVERY", "3600");
-        self.daemon.start_as(&self.node.netns, command)?;
-        self.watched()
+        self.start_as(command)
     }
 
-    fn watched(&self) -> Result<()> {
+    /// [`Stand::start`] by a command line of the caller's.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_as(&mut self, command: Command) -> Result<()> {
+        self.daemon.start_as(&self.node.netns, command)?;
         for pot in &self.pots {
             self.daemon.wait_for(&pot.name, Stage::Awake, SOON)?;
         }
@@ -217,6 +238,14 @@ impl Stand {
         }
         Ok(text)
     }
+}
+
+/// [`QUICK`], less what `limits` says otherwise, and `limits`.
+fn quick_but(limits: &str) -> String {
+    let key = |line: &str| line.split_once(" = ").map(|(key, _)| key.to_owned());
+    let said: Vec<_> = limits.lines().filter_map(key).collect();
+    let kept = QUICK.lines().filter(|line| key(line).is_none_or(|key| !said.contains(&key)));
+    kept.chain(limits.lines()).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// A player by UDP from the namespace of the caller; how many datagrams it took.

@@ -132,8 +132,12 @@ impl Node {
     /// Gives a pod a new veth in the place of its old one, with the same addresses.
     pub fn rewire(&self, pod: usize) -> Result<()> {
         let pod = &self.pods[pod];
-        pod.netns.ip("link del eth0")?;
-        self.wire(pod)
+        if pod.netns.ip("link show eth0").is_ok() {
+            pod.netns.ip("link del eth0")?;
+        }
+        self.wire(pod)?;
+        // A CNI plugin announces the new hardware address (gratuitous ARP); else the node keeps the old one.
+        self.netns.ip("neigh flush dev cni0")
     }
 
     fn wire(&self, pod: &Pod) -> Result<()> {

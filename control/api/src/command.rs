@@ -17,6 +17,7 @@ pub struct Phases {
 
 /// `POST /v1/servers/{name}/wake`; answers when the server answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WakeRequest {
     /// Keep it awake as well.
@@ -34,6 +35,7 @@ pub struct WakeResult {
 
 /// `POST /v1/servers/{name}/sleep`: the same checks as the daemon's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SleepRequest {
     /// As far as its floor, at once, instead of a doze.
@@ -43,6 +45,7 @@ pub struct SleepRequest {
 
 /// `POST /v1/servers/{name}/keep`: no sleep until the end. A second one replaces the first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeepRequest {
     pub for_ms: u64,
@@ -52,6 +55,7 @@ pub struct KeepRequest {
 
 /// `PUT /v1/servers/{name}/mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModeRequest {
     pub mode: Mode,

@@ -1,4 +1,4 @@
-//! What the node's socket and its callers say to each other: JSON over HTTP on a Unix socket.
+//! What the node's socket, the control plane and their callers say to each other: JSON over HTTP.
 //!
 //! Only words, no behaviour: every type is a plain value. Units are in the names (`_bytes`, `_ms`, `_ns`).
 //! A field that ends in `_at_ms` is a moment, in milliseconds since 1970-01-01 UTC; every other `_ms` is a
@@ -14,6 +14,9 @@ pub mod path;
 pub mod preflight;
 pub mod problem;
 pub mod profile;
+pub mod registry;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod savings;
 pub mod status;
 pub mod why;

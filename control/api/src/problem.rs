@@ -9,10 +9,13 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 ///
 /// Boxed words keep it under the 128 bytes that an `Err` should have at most (clippy, `result_large_err`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// RFC 9457 `type`: a name that never changes, `urn:dormouse:` and the code.
     #[serde(rename = "type")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub kind: Box<str>,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub title: Box<str>,
     /// The HTTP status, repeated for readers that have only the body.
     pub status: u16,
@@ -27,6 +30,7 @@ pub struct Problem {
 
 /// What programs decide by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// Understood, possible, and not done: the detail is the reason.
@@ -36,6 +40,19 @@ pub enum Code {
     BadField,
     TooLarge,
     Internal,
+    /// No token, or none that holds.
+    Unauthorized,
+    /// A good token that may not do this.
+    Forbidden,
+    /// Somebody changed it since it was read (`If-Match`).
+    Changed,
+    /// The body's media type is not `application/json`.
+    UnsupportedMediaType,
+    /// Another region owns it (RFC 9110 §15.5.20).
+    Misdirected,
+    TooManyRequests,
+    /// The database or an index doesn't answer; asking again later is right.
+    Unavailable,
 }
 
 impl Code {
@@ -48,6 +65,13 @@ impl Code {
             Self::BadField => 422,
             Self::TooLarge => 413,
             Self::Internal => 500,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::Changed => 412,
+            Self::UnsupportedMediaType => 415,
+            Self::Misdirected => 421,
+            Self::TooManyRequests => 429,
+            Self::Unavailable => 503,
         }
     }
 
@@ -59,6 +83,13 @@ impl Code {
             Self::BadField => ("bad-field", "Bad request"),
             Self::TooLarge => ("too-large", "Request too large"),
             Self::Internal => ("internal", "Internal error"),
+            Self::Unauthorized => ("unauthorized", "Not logged in"),
+            Self::Forbidden => ("forbidden", "Not allowed"),
+            Self::Changed => ("changed", "Changed meanwhile"),
+            Self::UnsupportedMediaType => ("unsupported-media-type", "Unsupported media type"),
+            Self::Misdirected => ("misdirected", "Another region's"),
+            Self::TooManyRequests => ("too-many-requests", "Too many requests"),
+            Self::Unavailable => ("unavailable", "Not available now"),
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The layers, low to high (design §6): the highest that names a key wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Layer {
     BuiltIn,
@@ -52,6 +53,7 @@ pub struct ProfileSummary {
 
 /// Answer of `GET /v1/profiles/{name}` and of `GET /v1/servers/{name}/limits`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explain {
     /// The name of the server or the profile.
     pub name: String,
@@ -62,6 +64,7 @@ pub struct Explain {
 
 /// One key, with every layer that names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Setting {
     pub key: String,
     /// The value that holds.
@@ -73,6 +76,7 @@ pub struct Setting {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LayerValue {
     pub layer: Layer,
     pub value: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How much dormouse may do to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Decides on paper, touches nothing.
@@ -16,6 +17,7 @@ pub enum Mode {
 
 /// How awake a server is (design §1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Awake,
@@ -28,6 +30,7 @@ pub enum Stage {
 
 /// The guard as the daemon sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Guard {
     Ok,
@@ -39,6 +42,7 @@ pub enum Guard {
 
 /// An operator forbids sleep: beside the stage, not one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Kept {
     pub owner: String,
     pub reason: String,
@@ -116,6 +120,7 @@ pub struct NodeStatus {
 
 /// Memory that sleepers gave back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HandedBack {
     pub bytes: u64,
     /// Judged by the node's free memory, for want of a v2 memory controller.

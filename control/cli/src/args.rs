@@ -20,6 +20,18 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = "Common options", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
+    /// A control plane instead of a node: a context's name or https://HOST:PORT [default: $DORMOUSE_CONTROL]
+    ///
+    /// `dormouse login` makes a context.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Common options",
+        value_name = "CONTEXT|URL",
+        env = "DORMOUSE_CONTROL"
+    )]
+    pub control: Option<String>,
+
     /// How to print the answer
     #[arg(
         short,
@@ -153,6 +165,27 @@ pub enum Verb {
     /// Hours without data count as nothing saved. Headroom for wakes is taken off. -o csv gives a line a server,
     /// -o html a page with plots.
     Savings(SavingsArgs),
+    /// Get a token for a control plane, and remember it as a context
+    Login(Login),
+
+    /// The servers of a region
+    #[command(subcommand)]
+    Servers(ServersVerb),
+
+    /// The nodes of a region
+    Nodes,
+
+    /// Events between services
+    #[command(subcommand)]
+    Bus(BusVerb),
+
+    /// Erasure of a person's data
+    #[command(subcommand)]
+    Erasure(ErasureVerb),
+
+    /// The index that all regions share
+    #[command(subcommand)]
+    Index(IndexVerb),
 
     /// Undo everything that dormouse changed, and stay off; works without the daemon
     Off,
@@ -164,6 +197,125 @@ pub enum Verb {
     Completions { shell: Shell },
 }
 
+#[derive(Debug, Args)]
+pub struct Login {
+    /// What to call it
+    pub context: String,
+    /// The control plane's address
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// The stored key's id
+    #[arg(long, value_name = "ID")]
+    pub key: String,
+    /// A file that holds the key's secret; it is read again whenever a token ends
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: PathBuf,
+    /// Who vouches for the control plane (PEM) [default: the system's authorities]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ServersVerb {
+    /// All of them, or some
+    List {
+        /// Only this tenant's
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only of this profile
+        #[arg(short, long)]
+        profile: Option<String>,
+        /// Only on this node
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Add a server, in observe mode
+    Add {
+        /// TENANT/NAME
+        server: String,
+        /// Its game
+        #[arg(short, long)]
+        profile: String,
+        /// What it needs awake, in bytes
+        #[arg(long, value_name = "BYTES")]
+        memory: Option<u64>,
+        /// The node it runs on
+        #[arg(long)]
+        node: Option<String>,
+        /// A region: choose a node there, or in the nearest region that has room
+        #[arg(long, value_name = "REGION", conflicts_with = "node")]
+        near: Option<String>,
+    },
+    /// Remove a server from the registry; what runs goes on running
+    Remove {
+        /// TENANT/NAME
+        server: String,
+    },
+    /// Which region owns a server
+    Locate {
+        /// TENANT/NAME
+        server: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BusVerb {
+    /// Events, from the first that is kept on
+    Tail {
+        /// Go on with what happens from now on
+        #[arg(short, long)]
+        watch: bool,
+        /// Only after this position
+        #[arg(long, value_name = "POSITION", default_value_t = 0)]
+        after: u64,
+        /// Only types that begin so, for instance: dormouse.server.
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+    },
+    /// Events that a service failed on again and again
+    Dead,
+    /// Give a dead letter to its service again
+    Redrive {
+        /// The letter
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ErasureVerb {
+    /// The requests, newest first
+    List,
+    /// Ask every service to erase a person's data
+    Request {
+        /// An opaque id, never a name or an address
+        subject: String,
+        /// Only this tenant's data
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// One request, service by service
+    Show {
+        /// The request
+        id: String,
+    },
+    /// After a restore from a backup: ask again for all requests of the last while
+    Replay {
+        /// How far back the backup goes: 36h, 7days
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        since: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IndexVerb {
+    /// Every difference between the region's servers and the index; exits with 1 if there is one
+    Check {
+        /// Write the index anew first
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ProfileVerb {
     /// The profiles of this node
@@ -173,15 +325,24 @@ pub enum ProfileVerb {
     #[command(override_usage = "dormouse profile get <SERVER | -p PROFILE> [KEY]")]
     Get(Limits),
 
-    /// Override a value for a while, for a server or a whole profile
-    #[command(override_usage = "dormouse profile set <SERVER | -p PROFILE> KEY VALUE --for TIME")]
+    /// On a node: override a value for a while. With --control: write the registry's layer
+    #[command(
+        override_usage = "dormouse profile set <SERVER | -p PROFILE> KEY VALUE <--for TIME | --control …>"
+    )]
     Set {
         #[command(flatten)]
         limits: Limits,
-        /// When the override ends: 90m, 6h, 2days
+        /// When a node's override ends: 90m, 6h, 2days
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-        length: Duration,
+        length: Option<Duration>,
+        /// Why, for the registry's history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
     },
+
+    /// Who changed what in the registry, newest first (with --control)
+    #[command(override_usage = "dormouse profile history <SERVER | -p PROFILE>")]
+    History(Limits),
 
     /// Remove an override
     #[command(override_usage = "dormouse profile unset <SERVER | -p PROFILE> KEY")]

@@ -3,8 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
-use dormouse_api::Code;
 use dormouse_api::client::ClientError;
+use dormouse_api::remote::RemoteError;
+use dormouse_api::{Code, Problem};
 
 use crate::output::printable;
 
@@ -44,13 +45,17 @@ pub fn status(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return 0;
     }
-    match error.downcast_ref() {
-        Some(ClientError::Unreachable { .. }) => 4,
-        Some(ClientError::Problem(problem)) => match problem.code {
-            Code::Refused => 3,
-            Code::BadField => 2,
-            _ => 1,
-        },
+    let of_problem = |problem: &Problem| match problem.code {
+        Code::Refused => 3,
+        Code::BadField => 2,
+        Code::Unavailable => 4,
+        _ => 1,
+    };
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ClientError::Unreachable { .. }), _) | (_, Some(RemoteError::Unreachable { .. })) => 4,
+        (Some(ClientError::Problem(problem)), _) | (_, Some(RemoteError::Problem(problem))) => {
+            of_problem(problem)
+        }
         _ => 1,
     }
 }

@@ -3,6 +3,7 @@
 
 mod args;
 mod companion;
+mod control;
 mod exit;
 mod output;
 mod render;

@@ -17,6 +17,8 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::failpoint;
+
 /// How long a freeze is waited for unless the caller says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -127,7 +129,10 @@ impl Freezer {
         if self.state()?.set {
             return Err(FreezeError::FrozenBySomebodyElse { cgroup: self.cgroup.clone() });
         }
-        let frozen = self.write("1").and_then(|()| self.wait_frozen(timeout));
+        let frozen = self.write("1").and_then(|()| {
+            failpoint::at("freeze-written");
+            self.wait_frozen(timeout)
+        });
         if frozen.is_err() {
             // The first error is the one to tell; a cgroup that vanished refuses this write too.
             let _ = self.write("0");

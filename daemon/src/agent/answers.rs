@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use dormouse_abi::gate;
 use dormouse_api::{
     Problem,
     command::{KeepRequest, Phases, SleepRequest, WakeRequest, WakeResult},
@@ -24,7 +25,7 @@ use crate::{
     config::{self, Override},
     limits,
     socket::Answer,
-    stage::{Event, Kept},
+    stage::{Event, Kept, Refusal},
 };
 
 impl Agent {
@@ -117,6 +118,9 @@ impl Agent {
         if let Err(problem) = self.present(name) {
             return drop(to.send(Err(problem)));
         }
+        if self.was_just_woken(name) {
+            return drop(to.send(Err(Problem::refused(format!("{name}: {}", Refusal::Waking)))));
+        }
         let (sender, answer) = oneshot::channel();
         if let Some(managed) = self.servers.get_mut(name) {
             managed.asked_to_sleep.push(sender);
@@ -143,6 +147,13 @@ impl Agent {
             };
             let _ = to.send(told);
         });
+    }
+
+    /// The door woke it for a player, and the report of that is still on its way.
+    fn was_just_woken(&self, name: &str) -> bool {
+        let Some(managed) = self.servers.get(name) else { return false };
+        let gate = self.place.node.arrays.gate(managed.slot);
+        managed.stage().by().is_some() && gate::state(gate) == gate::OPEN
     }
 
     fn keep(&mut self, name: &str, request: &KeepRequest) -> Answer<ServerStatus> {

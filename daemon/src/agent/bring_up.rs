@@ -14,6 +14,7 @@ use dormouse_packet::{
     Game,
     headers::{TCP, UDP},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     act::{
@@ -22,11 +23,11 @@ use crate::{
     },
     discover::{
         self,
-        link::{self, HostEnd},
+        link::{self, HostEnd, RoadError},
         mounts::{CgroupRoot, Controllers, MountError},
         netlink::NetlinkError,
         probers::tree_ids,
-        process::ProcessError,
+        process::{Held, ProcessError},
         resolve::{Found, ResolveError},
         selector::Selector,
         sockets,
@@ -75,6 +76,10 @@ impl fmt::Display for Port {
 /// A server that was found.
 pub struct Brought {
     pub found: Found,
+    /// Its main process.
+    pub main: Held,
+    /// The inode of its cgroup's directory, which no other cgroup has.
+    pub cgroup_id: u64,
     pub controllers: Controllers,
     pub ports: Vec<Port>,
     pub sleeper: Arc<Sleeper>,
@@ -94,7 +99,13 @@ pub struct Place {
     pub helper: Helper,
     pub run_dir: PathBuf,
     pub node: Arc<Node>,
+    /// Errands that nobody waits for (finding a server, gathering evidence, putting it to sleep): hundreds of
+    /// servers may need one at the same moment, and hundreds of threads would cost more than they bring.
+    pub errands: Arc<Semaphore>,
 }
+
+/// How many errands run at once: each mostly waits for the kernel.
+pub const ERRANDS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BringUpError {
@@ -106,6 +117,8 @@ pub enum BringUpError {
     Netns(#[from] NetnsError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Road(#[from] RoadError),
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
@@ -169,6 +182,7 @@ impl Place {
         pins: &mut Vec<PathBuf>,
     ) -> Result<Brought, BringUpError> {
         let found = wanted.selector.resolve(&self.root)?;
+        let main = Held::of(found.main)?;
         let controllers = Controllers::of(&found.cgroup)?;
         let mut sockets = discover::namespace_sockets(&found, &self.helper)?;
         let ports = ports(wanted, &found, &mut sockets)?;
@@ -179,8 +193,9 @@ impl Place {
             let flag = if found.host_network { 0 } else { server_flag::LOOPBACK_ONLY };
             let pin = self.node.door().cgroup_pin(&found.cgroup)?;
             self.note(wanted, [Change::Pin { path: pin.clone() }])?;
+            failpoint::at("cgroup-logged");
+            pins.push(pin.clone());
             self.node.door().attach_cgroup(&found.cgroup, &pin)?;
-            pins.push(pin);
             for scope in tree_ids(&found.cgroup)
                 .map_err(|source| BringUpError::Read { path: found.cgroup.clone(), source })?
             {
@@ -191,23 +206,23 @@ impl Place {
         if !found.host_network {
             let mut own = NamespaceSockets::own()?;
             match link::roads(&mut sockets, &mut own.route)?.all_through_doors() {
+                // Nothing to stand in front of yet (or any more): looked for again until there is.
+                Err(none @ RoadError::NoRoad) => return Err(none.into()),
                 Err(missed) => {
                     obstacle = Some(Obstacle { code: "door-not-on-path", text: missed.to_string() });
                 }
                 Ok(veths) => {
                     for veth in veths {
-                        failpoint::at("attach-begun");
                         let attachment = self.node.door().plan(veth.host_end.ifindex)?;
                         // The way back in the log is walked from its end: the qdisc goes after its filters.
                         self.note(wanted, attachment.changes().into_iter().rev())?;
-                        failpoint::at("attach-noted");
+                        failpoint::at("attach-logged");
                         let attached = self.node.door().attach(&attachment);
                         attachments.push(attachment);
                         attached?;
                         failpoint::at("attach-done");
                         let scope = u64::from(veth.host_end.ifindex);
                         self.watch(wanted, &ports, scope, 0, brought_keys)?;
-                        failpoint::at("watched");
                         match routable(&veth) {
                             Ok(routable) => {
                                 address = routable;
@@ -224,6 +239,7 @@ impl Place {
         let freezer = Freezer::open(&found.cgroup)?;
         let asleep = asleep_by_log(&log, &freezer)?;
         let sleeps_on = wanted.adopt && asleep.as_ref().is_some_and(|asleep| is_true(asleep, &freezer));
+        let cgroup_id = freezer.inode();
         let ways = Ways { freezer, log, asleep };
         let numbers = ports.iter().map(|port| port.number).collect();
         let sleeper = Arc::new(Sleeper::new(
@@ -236,14 +252,18 @@ impl Place {
             sockets,
         ));
         self.node.settle(&sleeper);
+        failpoint::at("adopt-settled");
         if !sleeps_on {
             if let Err(error) = sleeper.wake_waiting() {
                 tracing::warn!(server = %wanted.name, %error, "what an earlier daemon began could not be ended");
             }
             sleeper.put_back_limits();
         }
+        failpoint::at("bring-up-done");
         Ok(Brought {
             found,
+            main,
+            cgroup_id,
             controllers,
             ports,
             sleeper,
@@ -260,6 +280,7 @@ impl Place {
     pub fn take_down(&self, brought: &Brought) {
         self.unhang(&brought.keys, &brought.attachments, &brought.pins);
         self.node.slots.set(brought.sleeper.slot, None);
+        failpoint::at("take-down-done");
         let log = &brought.sleeper.ways().log;
         if let Ok(contents) = log.contents() {
             let is_gone = |change: &Change| match change {
@@ -286,6 +307,7 @@ impl Place {
         for key in keys {
             door.unwatch(key);
         }
+        failpoint::at("unhang-unwatched");
         let scopes: BTreeSet<u64> = door.watched().iter().map(|(key, _)| key.scope).collect();
         for attachment in attachments.iter().filter(|a| !scopes.contains(&u64::from(a.ifindex))) {
             if let Err(error) = door.detach(attachment) {
@@ -299,6 +321,7 @@ impl Place {
                 }
             }
         }
+        failpoint::at("unhang-detached");
     }
 
     fn watch(
@@ -323,6 +346,7 @@ impl Place {
             }
             door.watch(key, server)?;
             keys.push(key);
+            failpoint::at("watched");
         }
         Ok(())
     }
@@ -333,7 +357,7 @@ impl Place {
         proof.err().map(|error| Obstacle { code: "door-not-on-path", text: error.to_string() })
     }
 
-    /// Links and filters are changes like any other: `off` must find them.
+    /// Links, filters and qdiscs are changes like any other: `off` must find them, whoever dies meanwhile.
     fn note(&self, wanted: &Wanted, changes: impl IntoIterator<Item = Change>) -> Result<(), UndoError> {
         let log = UndoLog::of_server(&self.run_dir, &wanted.name, wanted.slot)?;
         let known = log.contents()?.pending;

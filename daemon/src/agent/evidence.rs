@@ -46,14 +46,17 @@ impl Agent {
         let player_ns = &self.place.node.arrays.state(sleeper.slot).last_player_ns;
         let last_player = boot_from_monotonic(player_ns.load(std::sync::atomic::Ordering::SeqCst));
         let (generation, outbox) = (managed.generation, self.outbox.clone());
+        let errands = Arc::clone(&self.place.errands);
         tokio::spawn(async move {
             let pids = found.pids.clone();
+            let turn = errands.acquire_owned().await;
             let listed = tokio::task::spawn_blocking(move || {
                 let all = sleeper.list_sockets().unwrap_or_default();
                 let own = sockets::inodes(&pids).map(|own| all.clone().owned_by(&own)).unwrap_or(all);
                 (own, past_the_door(&sleeper, &host_ends))
             });
             let (own, obstacle) = listed.await.unwrap_or_default();
+            drop(turn);
             let (evidence, details) = evidence::gather(&server, &found, &own, last_player, run_hook).await;
             let gathered = Gathered {
                 evidence,

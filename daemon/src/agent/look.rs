@@ -118,9 +118,22 @@ impl Agent {
         managed.generation += 1;
         let (generation, server) = (managed.generation, name.to_owned());
         let (place, outbox) = (Arc::clone(&self.place), self.outbox.clone());
-        tokio::task::spawn_blocking(move || {
+        self.errand(move || {
             let outcome = place.bring_up(&wanted).map(Box::new);
             let _ = outbox.send(Message::Brought { server, generation, outcome });
+        });
+    }
+
+    /// Runs what blocks and nobody waits for, in its turn.
+    pub(super) fn errand(&self, work: impl FnOnce() + Send + 'static) {
+        let errands = Arc::clone(&self.place.errands);
+        tokio::spawn(async move {
+            // It is never closed.
+            let turn = errands.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                work();
+                drop(turn);
+            });
         });
     }
 
@@ -172,6 +185,7 @@ impl Agent {
         let Some(managed) = self.servers.get_mut(name) else { return };
         managed.presence = Presence::Here(Box::new(Here { brought: *brought, machine, end, look_at_road }));
         managed.next_look = Instant::now();
+        self.metrics.server(name, &managed.config.profile.name, managed.stage());
         self.adopt_memory(name);
         if let Some(managed) = self.servers.get_mut(name)
             && let Some(here) = managed.here()
@@ -185,9 +199,9 @@ impl Agent {
     /// Another server that claims the same cgroup: neither may freeze it, since the players of each would find it
     /// frozen behind an open gate of their own.
     fn shared_cgroup(&self, name: &str) -> Option<Obstacle> {
-        let cgroup = &self.servers.get(name)?.here()?.brought.found.cgroup;
+        let cgroup = self.servers.get(name)?.here()?.brought.cgroup_id;
         let (other, _) = self.servers.iter().find(|(other, managed)| {
-            *other != name && managed.here().is_some_and(|here| here.brought.found.cgroup == *cgroup)
+            managed.here().is_some_and(|here| here.brought.cgroup_id == cgroup) && *other != name
         })?;
         Some(Obstacle {
             code: "claimed-twice",
@@ -200,7 +214,7 @@ impl Agent {
     pub(super) fn look_at(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let Presence::Here(here) = &managed.presence else { return };
-        let alive = here.brought.found.main.is_alive();
+        let alive = !here.brought.main.has_ended();
         let gone = !alive && process::is_empty(&here.brought.found.cgroup).unwrap_or(true);
         let moved = !alive && !gone;
         if gone || moved {

@@ -11,7 +11,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{command::Phases, why};
 use tokio::sync::oneshot;
 
-use super::{bring_up::Brought, clock::boot_now, signs::EndWatch};
+use super::{bring_up::Brought, clock::boot_now, signs::EndWatch, waiting::Waiting};
 use crate::{
     config, failpoint,
     memory::regions::Skip,
@@ -38,6 +38,8 @@ pub struct Managed {
     road_wait: Duration,
     /// Clients whose bytes were noise, to be hung up on together.
     pub strangers: BTreeSet<SocketAddr>,
+    /// Clients who may be players.
+    pub waiting: Waiting,
     /// Operators who wait for the answer to `sleep`.
     pub asked_to_sleep: Vec<oneshot::Sender<Result<Stage, Refusal>>>,
     /// Operators who wait until it is awake.
@@ -117,6 +119,7 @@ impl Managed {
             history: History::default(),
             road_wait: RETRY,
             strangers: BTreeSet::new(),
+            waiting: Waiting::default(),
             asked_to_sleep: vec![],
             asked_to_wake: vec![],
         }

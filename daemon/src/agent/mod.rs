@@ -18,10 +18,11 @@ mod saved;
 mod signs;
 mod start;
 mod status;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -38,7 +39,7 @@ use managed::Managed;
 use crate::{
     config::{self, Loaded},
     discover::process::Resident,
-    guard,
+    failpoint, guard,
     metrics::Metrics,
     pool::Pool,
     savings::Books,
@@ -76,10 +77,16 @@ enum Message {
     Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
     HangUp(String),
+    /// Those who wait at this server are due to be asked for.
+    AskFor(String),
+    /// They were asked for.
+    AskedFor(String),
     /// An operator asks.
     Ask(operator::Ask),
     /// SIGHUP, or a file was written by ourselves.
     Reload,
+    /// The metrics are read: they are to be of now.
+    Measure(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -120,6 +127,7 @@ impl Agent {
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Stop(done)) => {
+                        failpoint::at("stop-begun");
                         if let Err(error) = self.books.write(unix_now_ms()) {
                             tracing::warn!("{error}");
                         }
@@ -148,8 +156,14 @@ impl Agent {
             Message::LinksChanged => self.links_changed(),
             Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),
+            Message::AskFor(server) => self.ask_for(&server),
+            Message::AskedFor(server) => self.asked_for(&server),
             Message::Ask(ask) => self.answer(ask),
             Message::Reload => self.reload(),
+            Message::Measure(done) => {
+                self.measure();
+                let _ = done.send(());
+            }
             Message::Stop(_) => {}
         }
     }
@@ -160,14 +174,13 @@ impl Agent {
             self.off = off;
             if off { self.turn_off() } else { self.turn_on() }
         }
-        self.measure();
         self.draw_up_the_pool();
         if self.loaded.next_end().is_some_and(|end| end <= SystemTime::now()) {
             self.reload();
         }
     }
 
-    /// What only counts up elsewhere is read off.
+    /// What only counts up elsewhere is read off, when somebody wants to see it: at rest it costs nothing.
     fn measure(&self) {
         self.metrics.guard_up(guard::is_running(&self.paths));
         if let Ok(unparsed) = self.place.node.door().unparsed() {
@@ -177,8 +190,7 @@ impl Agent {
             let Some(here) = managed.here() else { continue };
             let sleeper = &here.brought.sleeper;
             if let Ok(counters) = self.place.node.door().counters(sleeper.slot) {
-                let (replayed, expired) = (sleeper.replayed.load(SeqCst), sleeper.expired.load(SeqCst));
-                self.metrics.door(name, &counters, replayed, expired);
+                self.metrics.door(name, &counters, sleeper.tally());
             }
             self.metrics.server(name, &managed.config.profile.name, managed.stage());
             let refusal = match here.machine.why().reason {
@@ -191,6 +203,7 @@ impl Agent {
 
     /// The marker of `dormouse off` appeared: put everything back and let go.
     fn turn_off(&mut self) {
+        failpoint::at("off-seen");
         tracing::info!("dormouse is off: every server is woken and left alone until `dormouse on`");
         for (name, managed) in std::mem::take(&mut self.servers) {
             self.let_go(&name, managed);
@@ -203,6 +216,7 @@ impl Agent {
         if let Err(error) = self.place.node.door().pin_maps() {
             tracing::error!(%error, "the guard can't see this daemon and wakes who sleeps; restart dormoused");
         }
+        failpoint::at("on-pinned");
         self.reload();
     }
 

@@ -99,6 +99,18 @@ impl Agent {
         });
     }
 
+    /// [`Agent::order`], when its turn comes.
+    fn order_in_turn(&self, name: &str, work: impl FnOnce(&Sleeper) -> Done + Send + 'static) {
+        let Some(managed) = self.servers.get(name) else { return };
+        let Some(here) = managed.here() else { return };
+        let sleeper = Arc::clone(&here.brought.sleeper);
+        let (server, generation, outbox) = (name.to_owned(), managed.generation, self.outbox.clone());
+        self.errand(move || {
+            let done = work(&sleeper);
+            let _ = outbox.send(Message::Done { server, generation, done });
+        });
+    }
+
     fn enter_doze(&mut self, name: &str, by: DozeBy) {
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
@@ -106,7 +118,7 @@ impl Agent {
         let cgroup = here.brought.found.cgroup.clone();
         let decided_ns = monotonic_ns();
         let paths = self.paths.clone();
-        self.order(name, move |sleeper| {
+        self.order_in_turn(name, move |sleeper| {
             if paths.is_off() {
                 return Done::DozeAborted(Err("dormouse is off"));
             }
@@ -139,6 +151,7 @@ impl Agent {
             let cancel = Cancel::default();
             sleeper.set_back(back);
             sleeper.allow_deep(cancel.clone());
+            failpoint::at("deep-begun");
             let log = sleeper.ways().log.clone();
             // Without a memory controller the machine's swap cache is counted: from the first page out to the
             // last one swept, only one server's pages may be in it.
@@ -157,6 +170,7 @@ impl Agent {
                 }
                 written.sweep(&cancel)
             });
+            failpoint::at("deep-done");
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });
     }
@@ -424,5 +438,8 @@ fn write_with_undo(log: &crate::undo::UndoLog, path: &Path, value: &str) -> io::
     };
     let change = Change::cgroup_value(cgroup, file, value).map_err(io::Error::other)?;
     log.before(change).map_err(io::Error::other)?;
-    std::fs::write(path, value)
+    failpoint::at("swap-limit-logged");
+    std::fs::write(path, value)?;
+    failpoint::at("swap-limit-written");
+    Ok(())
 }

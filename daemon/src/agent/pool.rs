@@ -42,7 +42,6 @@ fn sleeper<'a>(name: &'a str, managed: &Managed) -> Option<Sleeper<'a>> {
     let here = managed.here()?;
     let machine = &here.machine;
     machine.stage().by()?;
-    let why = machine.why();
     let deepening = match () {
         () if machine.is_going_deep() => Deepening::Underway,
         () if machine.could_go_deep() => Deepening::Possible,
@@ -50,7 +49,7 @@ fn sleeper<'a>(name: &'a str, managed: &Managed) -> Option<Sleeper<'a>> {
     };
     Some(Sleeper {
         name,
-        idle_since: why.last_player.unwrap_or(why.since),
+        idle_since: machine.idle_since(),
         handed_back: managed.history.handed_back.map_or(0, |handed| handed.bytes),
         deepening,
     })

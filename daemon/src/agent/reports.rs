@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     door::Knock,
-    limits::FirstSpeaker,
     sleep::{Report, Woken},
     stage::{Cause, Event, Stage},
 };
@@ -36,6 +35,7 @@ const MOST_STRANGERS: usize = 1024;
 
 impl Agent {
     pub(super) fn report(&mut self, report: Report) {
+        self.place.node.heard(&report);
         match report {
             Report::Knock(knock) => self.with_slot(knock.slot, |agent, name| agent.knock(name, &knock)),
             Report::Woken { slot, woken, from } => self.with_slot(slot, |agent, name| {
@@ -70,10 +70,9 @@ impl Agent {
     }
 
     fn with_slot(&mut self, slot: u32, then: impl FnOnce(&mut Self, &str)) {
-        let name =
-            self.servers.iter().find(|(_, managed)| managed.slot == slot).map(|(name, _)| name.clone());
-        if let Some(name) = name {
-            then(self, &name);
+        // Not by looking through all servers: strangers choose how often this is asked.
+        if let Some(sleeper) = self.place.node.slots.get(slot) {
+            then(self, &sleeper.name);
         }
     }
 
@@ -121,28 +120,43 @@ impl Agent {
     /// After `wait`, asks the server's kernel whether the connection is still there; if so, a player is
     /// waiting: a server that speaks first, or somebody who is silent for reasons of their own.
     fn check(&mut self, name: &str, knock: Knock, wait: Duration) {
-        let Some(here) = self.servers.get(name).and_then(super::Managed::here) else { return };
-        let sleeper = std::sync::Arc::clone(&here.brought.sleeper);
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        if knock.protocol == TCP && knock.class != Class::Noise {
+            managed.waiting.add(knock, Instant::now() + wait);
+            self.plan_to_ask(name);
+        }
+    }
+
+    fn plan_to_ask(&mut self, name: &str) {
+        let Some(at) = self.servers.get_mut(name).and_then(|managed| managed.waiting.plan()) else { return };
+        let (server, outbox) = (name.to_owned(), self.outbox.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            if !sleeper.is_asleep() {
-                return;
-            }
-            let _ = tokio::task::spawn_blocking(move || {
-                let there = sleeper.list_sockets().is_ok_and(|all| {
-                    all.connections_on(&[knock.server_port]).any(|connection| {
-                        !connection.closed_by_remote
-                            && connection.remote.port() == knock.from.port()
-                            && connection.remote.ip().to_canonical() == knock.from.ip()
-                    })
-                });
-                let silent_is_a_player = sleeper.manners().first_speaker != FirstSpeaker::Client;
-                if knock.protocol == TCP && there && (silent_is_a_player || knock.class != Class::Noise) {
-                    sleeper.want(knock);
-                }
-            })
-            .await;
+            tokio::time::sleep_until(at.into()).await;
+            let _ = outbox.send(Message::AskFor(server));
         });
+    }
+
+    pub(super) fn ask_for(&mut self, name: &str) {
+        let Some(managed) = self.servers.get_mut(name) else { return };
+        let due = managed.waiting.take(Instant::now());
+        let sleeper = managed.here().map(|here| std::sync::Arc::clone(&here.brought.sleeper));
+        let (server, outbox) = (name.to_owned(), self.outbox.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Some(sleeper) = sleeper.filter(|sleeper| sleeper.is_asleep())
+                && let Ok(sockets) = sleeper.list_sockets()
+                && let Some(player) = due.found(&sockets, &sleeper.ports)
+            {
+                sleeper.want(player);
+            }
+            let _ = outbox.send(Message::AskedFor(server));
+        });
+    }
+
+    pub(super) fn asked_for(&mut self, name: &str) {
+        if let Some(managed) = self.servers.get_mut(name) {
+            managed.waiting.answered();
+            self.plan_to_ask(name);
+        }
     }
 
     /// A server was woken: remembered, told, and its working set brought back.

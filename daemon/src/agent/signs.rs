@@ -83,7 +83,9 @@ impl Agent {
     pub(super) fn look_for_stops(&mut self) {
         let is_told = |managed: &Managed| {
             managed.here().is_some_and(|here| {
-                here.machine.stage().by().is_some() && here.brought.found.main.is_told_to_stop()
+                here.machine.stage().by().is_some()
+                    && here.brought.main.is_told_to_stop()
+                    && here.brought.found.main.is_alive()
             })
         };
         let told: Vec<String> = self

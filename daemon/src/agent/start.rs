@@ -13,14 +13,19 @@ use std::{
 };
 
 use dormouse_abi::node;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Agent, Journal, Message, Place, saved, signs};
+use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
 use crate::{
     config::{self, Loaded},
+    control,
     discover::mounts::{CgroupRoot, MountError},
-    door::{Door, DoorError, Replayer, monotonic_ns},
-    guard,
+    door::{
+        Door, DoorError, Replayer,
+        layout::{self, LayoutError},
+        monotonic_ns,
+    },
+    failpoint, guard,
     metrics::{self, Metrics},
     netns::{Helper, NetnsError},
     pool::Pool,
@@ -57,12 +62,25 @@ impl Handle {
     }
 }
 
+impl metrics::Refresh for Handle {
+    /// An agent that is busy is waited for, but not long: old numbers are better than none.
+    async fn refresh(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (done, measured) = oneshot::channel();
+        if self.outbox.send(Message::Measure(done)).is_ok() {
+            let _ = tokio::time::timeout(PATIENCE, measured).await;
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the directory {path} can't be made: {source}")]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error(transparent)]
     Door(#[from] DoorError),
     #[error("the socket for replays can't be opened (CAP_NET_RAW): {0}")]
@@ -94,10 +112,13 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         None => CgroupRoot::find()?,
     };
     let helper = Helper::spawn(helper)?;
+    layout::leave_others(&config.pin_dir, &config.run_dir)?;
     let door = Door::load(&config.pin_dir)?;
+    failpoint::at("door-loaded");
     let replayer = Replayer::new().map_err(StartError::Replayer)?;
     let seed = monotonic_ns() ^ u64::from(std::process::id()) << 32;
     door.configure(config.stale_after, config.guard_limit, replayer.cookie(), seed);
+    failpoint::at("door-configured");
     let (reports, mut reported) = mpsc::unbounded_channel();
     let node = Arc::new(Node::new(door, replayer, reports)?);
     let records: BTreeMap<_, _> =
@@ -120,7 +141,8 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     if let Err(error) = signs::watch_links(outbox.clone()) {
         tracing::warn!(%error, "lost veths will be noticed late");
     }
-    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node });
+    let errands = Arc::new(Semaphore::new(ERRANDS));
+    let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node, errands });
     let books = Arc::new(Books::open(config.savings()));
     let handle = Handle {
         outbox: outbox.clone(),
@@ -134,7 +156,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     features::tell(&features);
     metrics.kernel_features(&features);
     if let Some(address) = config.metrics_listen {
-        serve_metrics(address, &metrics);
+        serve_metrics(address, &metrics, handle.clone());
     }
     let operator = Arc::new(handle.clone());
     tokio::spawn(async move {
@@ -143,6 +165,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
             tracing::error!(%error, "the socket for operators is lost");
         }
     });
+    if let Some(control) = config.control.clone() {
+        let (asked, reloaded) = (Arc::new(handle.clone()), handle.clone());
+        let follow = config.profiles_from == config::ProfilesFrom::Control;
+        let reload = move || reloaded.reload();
+        tokio::spawn(control::run(control, config.state_dir.clone(), follow, asked, reload));
+    }
     let paths = guard::Paths {
         run_dir: config.run_dir.clone(),
         state_dir: config.state_dir.clone(),
@@ -168,12 +196,12 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
 }
 
 /// Metrics are worth having, not worth failing for: who asks in vain finds the reason in the log.
-fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>) {
+fn serve_metrics(address: SocketAddr, metrics: &Arc<Metrics>, source: Handle) {
     let metrics = Arc::clone(metrics);
     tokio::spawn(async move {
         match metrics::bind(address).await {
             Ok(listener) => {
-                if let Err(error) = metrics::serve(listener, metrics).await {
+                if let Err(error) = metrics::serve(listener, metrics, source).await {
                     tracing::error!(%error, "metrics are no longer served");
                 }
             }

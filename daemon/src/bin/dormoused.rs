@@ -19,8 +19,24 @@ struct Arguments {
     config: PathBuf,
 }
 
+fn main() -> anyhow::Result<()> {
+    share_one_heap();
+    run()
+}
+
+/// glibc gives threads heaps of their own, which hundreds of servers' errands leave half empty: with 500 servers
+/// 25 MiB instead of 15. What is allocated on a packet's way comes from each thread's cache.
+#[cfg(target_env = "gnu")]
+fn share_one_heap() {
+    // SAFETY: no pointers, and no other thread runs yet (mallopt(3)). Refused, it changes nothing.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_one_heap() {}
+
 #[tokio::main(worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let node = config::Node::load(&arguments.config)?;
     tracing_subscriber::fmt()

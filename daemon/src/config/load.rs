@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::{ConfigError, nearest};
+use super::fetched::Fetched;
 use super::layers::{Layer, LayerPatch};
-use super::node::Node;
+use super::node::{Node, ProfilesFrom};
 use super::overrides::{self, Override};
 use super::profile::{Profile, SHIPPED};
 use super::reader::{read_file, toml_files};
@@ -23,6 +24,8 @@ pub struct Loaded {
     pub overrides: Vec<Override>,
     pub errors: Vec<ConfigError>,
     overrides_file: PathBuf,
+    /// `profiles_from = "control"`: the registry's two layers stand in the files' place.
+    fetched: Option<Fetched>,
     /// By profile: why it can't be used.
     broken: BTreeMap<String, String>,
 }
@@ -31,6 +34,11 @@ pub struct Loaded {
 pub fn load(node: &Node, now: SystemTime) -> Loaded {
     let mut loaded = Loaded { overrides_file: node.overrides(), ..Loaded::default() };
     loaded.read_profiles(&node.profile_dir);
+    if node.profiles_from == ProfilesFrom::Control {
+        let (fetched, errors) = Fetched::load(&node.state_dir);
+        loaded.fetched = fetched;
+        loaded.errors.extend(errors);
+    }
     match overrides::get(&loaded.overrides_file, now) {
         Ok(entries) => loaded.overrides = entries,
         Err(error) => loaded.errors.push(error),
@@ -124,8 +132,12 @@ impl Loaded {
     fn join(&self, file: ServerFile) -> Result<Server, ConfigError> {
         let profile = self.profile(&file)?;
         let from = file.file.display().to_string();
-        let mut layers =
-            vec![profile.layer(), LayerPatch { layer: Layer::Server, from, patch: file.patch.clone() }];
+        let mut layers = match &self.fetched {
+            Some(fetched) => fetched.layers(&file.profile, &file.name),
+            None => {
+                vec![profile.layer(), LayerPatch { layer: Layer::Server, from, patch: file.patch.clone() }]
+            }
+        };
         let of_server = self.overrides.iter().filter(|entry| entry.server == file.name);
         layers.extend(of_server.map(|entry| entry.layer(&self.overrides_file)));
         let limits = resolve(&file.name, &profile, &layers)?;

@@ -5,6 +5,7 @@
 //! wrong is an error of that file alone; its server stays unmanaged, which means awake.
 
 mod error;
+mod fetched;
 mod hooks;
 mod layers;
 mod load;
@@ -24,7 +25,9 @@ pub use error::{ConfigError, Place};
 pub use hooks::{Action, Hook, Hooks, Rcon};
 pub use layers::{Explained, Layer, LayerPatch, LayerValue, explain, merge};
 pub use load::{Loaded, load};
-pub use node::Node;
+pub use node::{Control, Node, ProfilesFrom};
+#[cfg(fuzzing)]
+pub use overrides::fuzz as fuzz_overrides;
 pub use overrides::{Override, get, set, unset};
 pub use profile::{Profile, Ready, Save, SaveCommand, Verified, Watchdog, WatchdogCheck};
 pub use server::{Assertions, Selector, Server, ServerFile, ServerPort};

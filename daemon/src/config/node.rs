@@ -34,6 +34,47 @@ pub struct Node {
     pub probers: Vec<ProberGlob>,
     /// A filter of `tracing_subscriber::EnvFilter`, checked by the program that installs it.
     pub log: String,
+    /// The control plane to dial; `None`: this node stands alone.
+    pub control: Option<Control>,
+    /// Where the game's and the server's layer come from; never from both (design §6).
+    pub profiles_from: ProfilesFrom,
+}
+
+/// `[control]`: the region's control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// `https://HOST:PORT`
+    pub url: String,
+    /// This node's name in the registry.
+    pub node: String,
+    /// The id of the node's stored key.
+    pub key: String,
+    /// Holds the key's secret. Read at each login, so that it can be rotated.
+    pub secret_file: PathBuf,
+    /// Who vouches for the control plane; `None`: the system's authorities.
+    pub authorities: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProfilesFrom {
+    #[default]
+    Files,
+    /// As fetched last; the files' until the first fetch.
+    Control,
+}
+
+impl Control {
+    fn read(mut section: Section<'_>) -> Result<Self, ConfigError> {
+        let control = Self {
+            url: section.required("url")?,
+            node: section.required("node")?,
+            key: section.required("key")?,
+            secret_file: section.required("secret_file")?,
+            authorities: section.optional("authorities")?,
+        };
+        section.finish()?;
+        Ok(control)
+    }
 }
 
 impl Node {
@@ -63,6 +104,8 @@ impl Node {
             cgroup_root: root.optional("cgroup_root")?,
             probers: root.optional("probers")?.unwrap_or_else(ProberGlob::defaults),
             log: root.optional("log")?.unwrap_or_else(|| "info".to_owned()),
+            control: root.section("control")?.map(Control::read).transpose()?,
+            profiles_from: root.optional("profiles_from")?.unwrap_or_default(),
         };
         root.finish()?;
         Ok(node)

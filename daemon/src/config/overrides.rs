@@ -156,3 +156,13 @@ fn write(file: &Path, overrides: &[Override]) -> Result<(), ConfigError> {
 fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
+
+/// What was read and written again reads the same.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let file = Path::new("overrides.toml");
+    if let Ok(overrides) = parse(file, text) {
+        let again = parse(file, &render(&overrides)).expect("what we write can be read");
+        assert_eq!(again.len(), overrides.len());
+    }
+}

@@ -37,6 +37,12 @@ macro_rules! thresholds {
                 Ok(Some(patch))
             }
 
+            /// Both, where both speak this one's word.
+            #[must_use]
+            pub fn over(self, lower: Self) -> Self {
+                Self { $($key: self.$key.or(lower.$key),)+ }
+            }
+
             pub fn apply_to(&self, limits: &mut Limits) {
                 $(if let Some(value) = &self.$key {
                     limits.$key = value.clone().into();

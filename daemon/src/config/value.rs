@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use dormouse_packet::Game;
 use toml::de::DeValue;
 
+use super::node::ProfilesFrom;
 use super::profile::Ready;
 use super::window;
 use crate::discover::probers::ProberGlob;
@@ -84,6 +85,7 @@ words!(Mode { "observe" => Mode::Observe, "doze" => Mode::Doze, "full" => Mode::
 words!(Floor { "awake" => Floor::Awake, "dozing" => Floor::Dozing, "deep" => Floor::Deep });
 words!(DozeBy { "freeze" => DozeBy::Freeze, "throttle" => DozeBy::Throttle });
 words!(BringBack { "beside" => BringBack::Beside, "before" => BringBack::Before, "all" => BringBack::All });
+words!(ProfilesFrom { "files" => ProfilesFrom::Files, "control" => ProfilesFrom::Control });
 words!(Reaction { "wake" => Reaction::Wake, "ignore" => Reaction::Ignore });
 words!(FirstSpeaker {
     "client" => FirstSpeaker::Client,

@@ -384,5 +384,10 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(message: &Message) {
+    let _ = (device(message), address(message));
+}
+
 #[cfg(test)]
 mod tests;

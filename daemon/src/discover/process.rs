@@ -1,9 +1,13 @@
 //! A server's processes: who they are, whether they are still the same ones, what they use.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use procfs::ProcError;
 use procfs::process::Process;
 
@@ -70,16 +74,6 @@ impl ProcessId {
         Duration::from_millis(self.start_ticks.saturating_mul(1000) / ticks.max(1))
     }
 
-    /// Whether SIGTERM waits for it, as it does in a frozen cgroup until the thaw (`ShdPnd` of proc_pid_status(5)).
-    pub fn is_told_to_stop(self) -> bool {
-        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        pending
-            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .is_some_and(|mask| mask & SIGTERM != 0)
-    }
-
     /// Time since it was started.
     pub fn age(self) -> Result<Duration, ProcessError> {
         let path = PathBuf::from("/proc/uptime");
@@ -108,6 +102,59 @@ impl ProcessId {
             .stat()
             .map(|stat| stat.comm)
             .map_err(|source| ProcessError::from_proc(self.pid, "stat", source))
+    }
+}
+
+/// A process held by descriptors, since hundreds are looked at every few seconds: whether it has ended is one poll(2),
+/// and what waits for it one read of a file that is open already.
+#[derive(Debug)]
+pub struct Held {
+    end: OwnedFd,
+    status: File,
+}
+
+impl Held {
+    /// # Errors
+    /// [`ProcessError::Gone`]: it has ended, and its number may be another's.
+    pub fn of(process: ProcessId) -> Result<Self, ProcessError> {
+        let pid = process.pid;
+        // SAFETY: no pointers; a descriptor that is given back is ours alone (pidfd_open(2), Linux 5.3).
+        let fd = unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            if fd < 0 {
+                let source = io::Error::last_os_error();
+                return Err(if source.raw_os_error() == Some(libc::ESRCH) {
+                    ProcessError::Gone { pid }
+                } else {
+                    ProcessError::Read { path: format!("pidfd of {pid}").into(), source }
+                });
+            }
+            OwnedFd::from_raw_fd(fd as i32)
+        };
+        let path = PathBuf::from(format!("/proc/{pid}/status"));
+        let status = File::open(&path).map_err(|source| {
+            if gone(&source) { ProcessError::Gone { pid } } else { ProcessError::Read { path, source } }
+        })?;
+        // The number could have become another process's before the descriptors were opened.
+        if process.is_alive() { Ok(Self { end: fd, status }) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    /// Whether SIGTERM waits for it, as it does in a frozen cgroup until the thaw (`ShdPnd` of
+    /// proc_pid_status(5)). One that has ended is told nothing: the read gives ESRCH.
+    pub fn is_told_to_stop(&self) -> bool {
+        const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
+        let mut text = [0; 4096];
+        let len = self.status.read_at(&mut text, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..len]);
+        let mask = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .is_some_and(|mask| mask & SIGTERM != 0)
+    }
+
+    /// A zombie has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -213,6 +260,11 @@ pub fn resident(pids: &[i32]) -> Result<Resident, ProcessError> {
     Ok(sum)
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let _ = (keyed(text, "populated"), keyed(text, "usage_usec"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,9 +289,15 @@ mod tests {
         assert!(resident.anonymous > 0 && resident.anonymous < resident.total);
         assert!(cpu_time(cgroup.path()).is_ok());
 
+        let held = Held::of(id).unwrap();
+        assert!(!held.has_ended());
+        assert!(matches!(Held::of(ProcessId { start_ticks: 1, ..id }), Err(ProcessError::Gone { .. })));
+
         let pid = victim.pid();
         drop(victim);
         assert!(!id.is_alive());
+        assert!(held.has_ended() && !held.is_told_to_stop());
+        assert!(matches!(Held::of(id), Err(ProcessError::Gone { .. })));
         assert!(matches!(ProcessId::of(pid), Err(ProcessError::Gone { .. })));
         assert!(is_empty(cgroup.path()).unwrap());
         assert_eq!(super::resident(&[pid]).unwrap(), Resident::default());

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use netlink_packet_core::NlasIterator;
 use netlink_packet_sock_diag::constants::{
@@ -19,6 +20,8 @@ use super::process::ProcessError;
 
 /// `INET_DIAG_SKV6ONLY` of linux/inet_diag.h: one byte, sent with every IPv6 listener.
 const SKV6ONLY: u16 = 11;
+/// `INET_DIAG_INFO` of linux/inet_diag.h: `struct tcp_info`.
+const INFO: u16 = 2;
 /// `INET_DIAG_REQ_PROTOCOL` of linux/inet_diag.h.
 const REQ_PROTOCOL: u16 = 3;
 
@@ -46,6 +49,17 @@ pub struct Connection {
     pub closed_by_remote: bool,
     /// 0 while nobody has accepted it.
     pub inode: u64,
+    /// What was heard from the remote end; `None` where the kernel doesn't say.
+    pub heard: Option<Heard>,
+}
+
+/// What a connection's own kernel knows of its remote end (`struct tcp_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Since the last payload from it; since the handshake if there was none.
+    pub silent: Duration,
+    /// Bytes of payload that it has sent.
+    pub bytes: u64,
 }
 
 /// A bound UDP socket.
@@ -87,7 +101,8 @@ pub enum OutboundPeer {
 /// All sockets of the namespace in which `diag` was opened.
 pub fn list(diag: &mut Netlink) -> Result<Sockets, NetlinkError> {
     let connected = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
-    let tcp = request(IPPROTO_TCP, StateFlags::LISTEN | connected);
+    let mut tcp = request(IPPROTO_TCP, StateFlags::LISTEN | connected);
+    InetRequestBuffer::new(&mut tcp).set_extensions(1 << (INFO - 1));
     // A UDP socket is CLOSE while it is not connected (udp_diag.c).
     let udp = request(IPPROTO_UDP, StateFlags::CLOSE | StateFlags::ESTABLISHED);
     let mut sockets = Sockets::default();
@@ -157,6 +172,7 @@ struct Raw {
     to_send: u32,
     v6_only: bool,
     inode: u64,
+    heard: Option<Heard>,
 }
 
 impl Raw {
@@ -171,18 +187,28 @@ impl Raw {
             };
             Some(SocketAddr::new(address, u16::from_be_bytes(*port.first_chunk()?)))
         };
+        let attributes = || NlasIterator::new(message.payload()).flatten();
         Some(Self {
             state: message.state(),
             local: end(id.source_address(), id.source_port())?,
             remote: end(id.destination_address(), id.destination_port())?,
             received: message.recv_queue(),
             to_send: message.send_queue(),
-            v6_only: NlasIterator::new(message.payload())
-                .flatten()
+            v6_only: attributes()
                 .any(|attribute| attribute.kind() == SKV6ONLY && attribute.value().first() == Some(&1)),
             inode: u64::from(message.inode()),
+            heard: attributes()
+                .find(|attribute| attribute.kind() == INFO)
+                .and_then(|attribute| heard(attribute.value())),
         })
     }
+}
+
+/// `tcpi_last_data_recv`, milliseconds, and `tcpi_bytes_received` (linux/tcp.h; the latter since Linux 4.1).
+fn heard(info: &[u8]) -> Option<Heard> {
+    let silent = u32::from_ne_bytes(*info.get(52..)?.first_chunk()?);
+    let bytes = u64::from_ne_bytes(*info.get(128..)?.first_chunk()?);
+    Some(Heard { silent: Duration::from_millis(silent.into()), bytes })
 }
 
 /// `SOCK_DESTROY` of linux/sock_diag.h (Linux 4.5, CONFIG_INET_DIAG_DESTROY).
@@ -212,7 +238,7 @@ pub fn close(diag: &mut Netlink, connection: &Connection) -> Result<(), NetlinkE
 
 impl Sockets {
     fn add_tcp(&mut self, raw: &Raw) {
-        let &Raw { local, remote, inode, v6_only, .. } = raw;
+        let &Raw { local, remote, inode, v6_only, heard, .. } = raw;
         if raw.state == TCP_LISTEN {
             let (accept_queue, backlog) = (raw.received, raw.to_send);
             self.listeners.push(Listener { local, v6_only, accept_queue, backlog, inode });
@@ -220,7 +246,7 @@ impl Sockets {
             let closed_by_remote = raw.state == TCP_CLOSE_WAIT;
             // The FIN takes a place in the sequence (tcp_diag.c: rcv_nxt - copied_seq).
             let unread = raw.received.saturating_sub(u32::from(closed_by_remote));
-            self.connections.push(Connection { local, remote, unread, closed_by_remote, inode });
+            self.connections.push(Connection { local, remote, unread, closed_by_remote, inode, heard });
         }
     }
 
@@ -316,6 +342,11 @@ pub fn inodes(pids: &[i32]) -> Result<HashSet<u64>, ProcessError> {
         }
     }
     Ok(inodes)
+}
+
+#[cfg(fuzzing)]
+pub fn fuzz(body: &[u8]) {
+    let _ = Raw::read(body);
 }
 
 #[cfg(test)]

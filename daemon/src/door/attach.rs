@@ -17,6 +17,7 @@ use aya::programs::{
 use super::{Door, DoorError, object::TcHook};
 use crate::{
     discover::link,
+    failpoint,
     undo::{self, Change, Direction},
 };
 
@@ -146,11 +147,21 @@ impl Door {
             .and_then(|id| program.take_link(id))
             .map_err(|error| wrap(error.into()))?;
         let link: FdLink = link.try_into().map_err(|error: LinkError| wrap(error.into()))?;
-        match fs::remove_file(pin) {
+        failpoint::at("cgroup-linked");
+        // A kill between taking the old pin away and pinning the new link would leave a sleeper whom nobody
+        // hears knocking: the new one takes the old one's place in one step.
+        let mut new = pin.to_owned().into_os_string();
+        // bpffs keeps names with a dot for itself (bpf_lookup, kernel/bpf/inode.c).
+        new.push("-new");
+        let new = PathBuf::from(new);
+        match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error.into())),
             _ => {}
         }
-        link.pin(pin).map_err(|error| wrap(error.into()))?;
+        link.pin(&new).map_err(|error| wrap(error.into()))?;
+        failpoint::at("cgroup-pinned");
+        fs::rename(&new, pin).map_err(|error| wrap(error.into()))?;
+        failpoint::at("cgroup-replaced");
         Ok(())
     }
 }
@@ -176,7 +187,9 @@ fn attach_tcx(
     let id =
         program.attach_with_options(interface, direction, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
     let link: FdLink = program.take_link(id)?.try_into()?;
+    failpoint::at("attach-linked");
     link.pin(pin)?;
+    failpoint::at("attach-pinned");
     Ok(())
 }
 

@@ -2,11 +2,16 @@
 
 mod arrays;
 mod attach;
+pub mod layout;
 mod object;
 mod proof;
 mod replay;
 mod ring;
 mod vnet;
+#[cfg(fuzzing)]
+pub use ring::fuzz as fuzz_record;
+#[cfg(fuzzing)]
+pub use vnet::fuzz as fuzz_replay;
 
 pub use arrays::{Arrays, StateCells};
 pub use attach::Attachment;

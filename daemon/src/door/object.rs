@@ -17,7 +17,7 @@ use aya::{
     util::KernelVersion,
 };
 use dormouse_abi::{
-    LAYOUT, NO_SERVER, node,
+    NO_SERVER, node,
     server::{Counters, Flow, FlowKey, ServerKey, ServerRef, flow_flag},
 };
 
@@ -101,7 +101,7 @@ impl Door {
     /// # Errors
     /// As [`Door::load`].
     pub fn load_with(pin_dir: &Path, hook: TcHook) -> Result<Self, DoorError> {
-        let dir = pin_dir.join(LAYOUT);
+        let dir = pin_dir.join(super::layout::name());
         is_bpffs(pin_dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         fs::create_dir_all(&dir).map_err(|source| DoorError::Pins { path: dir.clone(), source })?;
         let mut ebpf = EbpfLoader::new()
@@ -235,8 +235,8 @@ impl Door {
     }
 
     /// Every flow that is remembered. Walks the whole map: for a question of an operator, not for a tick.
-    pub fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.flows.iter().filter_map(Result::ok).collect()
+    pub fn flows(&self) -> impl Iterator<Item = (FlowKey, Flow)> + '_ {
+        self.flows.iter().filter_map(Result::ok)
     }
 
     /// A remembered flow.

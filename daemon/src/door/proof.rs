@@ -12,6 +12,7 @@ use dormouse_abi::server::{ServerKey, ServerRef, server_flag};
 use dormouse_packet::headers::UDP;
 
 use super::{Door, DoorError};
+use crate::failpoint;
 
 /// The discard port (RFC 863). The door consumes the datagram: no server ever sees it.
 pub const PROBE_PORT: u16 = 9;
@@ -31,6 +32,7 @@ impl Door {
         let probe = ServerRef { slot, game: 0, flags: server_flag::PATH_PROBE, pad: [0; 2] };
         self.watch(key, probe)?;
         let outcome = self.send_until_counted(slot, address);
+        failpoint::at("path-probed");
         self.unwatch(&key);
         match outcome {
             Ok(true) => Ok(()),

@@ -134,3 +134,11 @@ fn decode(header: &RecordHeader, frame: &[u8]) -> Record {
         frame: frame.to_vec(),
     })
 }
+
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some((header, frame)) = RecordHeader::read(bytes) {
+        assert!(reserved(&header) >= HEADER_LEN as u32);
+        let _ = decode(&header, frame);
+    }
+}

@@ -166,5 +166,26 @@ fn folded(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// Whatever was parked can be given back, and no byte of it is made up.
+#[cfg(fuzzing)]
+pub fn fuzz(gso_size: u32, frame: &[u8]) {
+    use dormouse_packet::Class;
+
+    use super::Knock;
+
+    let knock = Knock {
+        slot: 0,
+        class: Class::Undecided,
+        from: ([192, 0, 2, 1], 1).into(),
+        server_port: 1,
+        protocol: TCP,
+        time_ns: 0,
+    };
+    let mut parked = Parked { knock, sequence: 0, ifindex: 1, gso_size, vlan: None, frame: frame.to_vec() };
+    if let Ok(frames) = prepare(&mut parked) {
+        assert!(frames.iter().all(|outgoing| outgoing.frame.len() <= frame.len()));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,13 @@ mod settings;
 mod testing;
 mod watchdog;
 
+#[cfg(fuzzing)]
+pub use canary::fuzz_status;
+#[cfg(fuzzing)]
+pub use hooks::fuzz_rcon;
+#[cfg(fuzzing)]
+pub use settings::look_up as fuzz_settings;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

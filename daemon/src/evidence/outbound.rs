@@ -55,6 +55,7 @@ mod tests {
             unread: 0,
             closed_by_remote: false,
             inode: 2,
+            heard: None,
         };
         Sockets {
             listeners: vec![listener],

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use crate::door::layout;
 pub use pins::{PinError, Pins};
 pub use presence::is_running;
 pub use run::run;
@@ -68,5 +69,5 @@ impl Paths {
 }
 
 fn pins_of(pin_dir: &Path) -> PathBuf {
-    pin_dir.join(dormouse_abi::LAYOUT)
+    pin_dir.join(layout::name())
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     door::monotonic_ns,
+    failpoint,
     undo::{Change, Outcome, Owner, UndoLog, logs},
 };
 
@@ -37,11 +38,13 @@ pub fn off(paths: &Paths, out: &mut impl Write) -> anyhow::Result<bool> {
             marker.display()
         )?;
     }
+    failpoint::at("off-marked");
     wait_for_daemon(paths)?;
     let mut complete = written.is_ok();
     for log in logs(&paths.run_dir).context("cannot read what to put back")? {
         complete &= play(&log, out)?;
     }
+    failpoint::at("off-played");
     complete &= remove_pins(&paths.pin_dir, out)?;
     writeln!(out, "dormouse is off{}", if complete { "" } else { ", but not all is put back; see above" })?;
     Ok(complete)
@@ -54,6 +57,7 @@ pub fn on(paths: &Paths, out: &mut impl Write) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => writeln!(out, "dormouse was not off")?,
         removed => {
             removed.with_context(|| format!("cannot remove {}", marker.display()))?;
+            failpoint::at("on-unmarked");
             writeln!(out, "dormouse is on")?;
         }
     }
@@ -124,7 +128,7 @@ fn remove_pins(pin_dir: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
     remove_tree(pin_dir, out)
 }
 
-fn remove_tree(folder: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
+pub(crate) fn remove_tree(folder: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
     let context = || format!("cannot list {}", folder.display());
     let mut complete = true;
     for entry in std::fs::read_dir(folder).with_context(context)? {
@@ -135,7 +139,9 @@ fn remove_tree(folder: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
             continue;
         }
         let change = Change::Pin { path };
-        match change.put_back() {
+        let removed = change.put_back();
+        failpoint::at("off-unpinned");
+        match removed {
             Ok(Outcome::Restored) => writeln!(out, "node: {change} removed")?,
             Ok(_) => {}
             Err(error) => {

@@ -15,6 +15,7 @@ use dormouse_abi::{node, server::ServerState};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{pins_of, watch::Reading};
+use crate::door::layout;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
@@ -38,18 +39,41 @@ pub enum PinError {
 #[derive(Debug)]
 pub struct Pins {
     node: MappedArray,
-    states: MappedArray,
+    /// `None`: of a daemon with another layout of the maps. Its heartbeat can be read ([`dormouse_abi::node`]
+    /// promises that), and nothing else.
+    states: Option<MappedArray>,
 }
 
 // === impl Pins ===
 
 impl Pins {
+    /// The pins of the daemon whose heartbeat is the latest: a daemon may be of the release before or after
+    /// the guard's, and must not be taken for dead.
     pub fn open(pin_dir: &Path) -> Result<Self, PinError> {
-        let pins = pins_of(pin_dir);
+        let own = Self::of_own_layout(&pins_of(pin_dir));
+        let others = layout::others(pin_dir).unwrap_or_default();
+        let others = others.iter().filter_map(|folder| Self::of_other_layout(folder).ok());
+        match own {
+            Err(error) => others.max_by_key(Self::heartbeat_ns).ok_or(error),
+            // Of two equal ones the last: ours, of which more can be read.
+            Ok(own) => Ok(others.chain([own]).max_by_key(Self::heartbeat_ns).expect("ours is among them")),
+        }
+    }
+
+    fn of_own_layout(pins: &Path) -> Result<Self, PinError> {
         Ok(Self {
             node: MappedArray::open(pins.join("NODE"), size_of::<u64>(), node::LEN)?,
-            states: MappedArray::open(pins.join("STATES"), size_of::<ServerState>(), 1)?,
+            states: Some(MappedArray::open(pins.join("STATES"), size_of::<ServerState>(), 1)?),
         })
+    }
+
+    fn of_other_layout(pins: &Path) -> Result<Self, PinError> {
+        let node = MappedArray::open(pins.join("NODE"), size_of::<u64>(), node::GUARD_LIMIT_NS + 1)?;
+        Ok(Self { node, states: None })
+    }
+
+    fn heartbeat_ns(&self) -> u64 {
+        self.node.load(node::HEARTBEAT_NS, 0).unwrap_or(0)
     }
 
     pub(super) fn reading(&self) -> Reading {
@@ -68,7 +92,9 @@ impl Pins {
     /// Whether somebody asked for the server of this slot; a slot that the door does not have counts as asked
     /// for, since nobody could tell.
     pub fn is_knocked_on(&self, slot: u32) -> bool {
-        self.states.load(slot, offset_of!(ServerState, wake_ns)) != Some(0)
+        let flag =
+            self.states.as_ref().and_then(|states| states.load(slot, offset_of!(ServerState, wake_ns)));
+        flag != Some(0)
     }
 }
 

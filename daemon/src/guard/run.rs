@@ -23,7 +23,7 @@ use super::{
     sleepers,
     watch::{Reading, Verdict, Watch},
 };
-use crate::door::monotonic_ns;
+use crate::{door::monotonic_ns, failpoint};
 
 /// Between two looks at the wake flags while the heartbeat is stale.
 const FLAG_TICK: Duration = Duration::from_millis(20);
@@ -91,6 +91,7 @@ impl Guard {
             let knocked = self.verdict == Verdict::Abandoned
                 || self.pins.as_ref().zip(sleeper.slot).is_none_or(|(pins, slot)| pins.is_knocked_on(slot));
             if knocked && !self.woken.contains(&sleeper.name) {
+                failpoint::at("guard-wakes");
                 sleeper.wake();
                 self.woken.insert(sleeper.name.clone());
             }
@@ -118,6 +119,9 @@ impl Guard {
                 Verdict::Abandoned => {
                     tracing::warn!(sleepers = self.sleepers.len(), "no daemon to wake them: waking all");
                 }
+            }
+            if verdict == Verdict::Stale {
+                failpoint::at("guard-stale");
             }
             self.verdict = verdict;
             self.woken.clear();

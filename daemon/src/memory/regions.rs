@@ -196,6 +196,12 @@ impl Mapping {
     }
 }
 
+/// /proc/PID/smaps; a container chooses the names of its mappings.
+#[cfg(fuzzing)]
+pub fn fuzz(smaps: &[u8]) {
+    let _ = Regions::parse(smaps, 1, Path::new("smaps"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,9 +23,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::pool::Pool;
 use crate::preflight::features::Feature;
-use crate::sleep::DozeAborted;
+use crate::sleep::{DozeAborted, Tally};
 use crate::stage::{Cause, Refusal, Stage};
-pub use serve::{ServeError, bind, serve};
+pub use serve::{Refresh, ServeError, bind, serve};
 pub use text::Format;
 use totals::{DoorTotals, Rising};
 
@@ -137,6 +137,7 @@ impl Metrics {
     pub fn doze_aborted(&self, why: &DozeAborted) {
         let reason = match why {
             DozeAborted::Knocked => "knocked",
+            DozeAborted::Unknown { .. } => "unknown-flow",
             DozeAborted::Waiting { .. } => "waiting",
             DozeAborted::Freeze(_) => "freeze",
             DozeAborted::Throttle(_) => "throttle",
@@ -149,8 +150,8 @@ impl Metrics {
 
     /// What the door has counted since it was loaded, and what became of the parked packets since the daemon
     /// started. Absolute values: a value that falls was begun anew, and what it shows is added.
-    pub fn door(&self, server: &str, counters: &Counters, replayed: u64, expired: u64) {
-        self.change(server, |server| server.door.follow(counters, replayed, expired));
+    pub fn door(&self, server: &str, counters: &Counters, tally: Tally) {
+        self.change(server, |server| server.door.follow(counters, tally));
     }
 
     /// Packets that the door could not parse, since it was loaded: an absolute value, as [`Metrics::door`]'s.

@@ -11,6 +11,12 @@ use crate::limits::DozeBy;
 const DEEP: Stage = Stage::Deep { by: DozeBy::Freeze };
 
 /// A node on which everything has happened once.
+struct AsItIs;
+
+impl Refresh for AsItIs {
+    async fn refresh(&self) {}
+}
+
 fn busy() -> Metrics {
     let metrics = Metrics::new("0.1.0");
     metrics.server("acme/survival", "minecraft-java", Stage::Awake);
@@ -20,7 +26,7 @@ fn busy() -> Metrics {
     metrics.doze_aborted(&DozeAborted::Knocked);
     let counters =
         Counters { packets: 70, bytes: 4000, player: 3, query: 5, parked: 2, ..Counters::default() };
-    metrics.door("acme/survival", &counters, 2, 1);
+    metrics.door("acme/survival", &counters, Tally { replayed: 2, expired: 1, untold: 0 });
     metrics.query_answered("luanti");
     metrics.demoted("luanti");
     metrics.handed_back("luanti", 1 << 30);
@@ -77,8 +83,12 @@ fn everything_that_happened_is_shown() {
 #[test]
 fn counters_follow_a_door_that_was_loaded_anew() {
     let metrics = busy();
-    metrics.door("acme/survival", &Counters { packets: 80, ..Counters::default() }, 3, 1);
-    metrics.door("acme/survival", &Counters { packets: 5, ..Counters::default() }, 0, 0);
+    metrics.door(
+        "acme/survival",
+        &Counters { packets: 80, ..Counters::default() },
+        Tally { replayed: 3, expired: 1, untold: 0 },
+    );
+    metrics.door("acme/survival", &Counters { packets: 5, ..Counters::default() }, Tally::default());
     let text = metrics.text(Format::Prometheus);
     has(&text, "dormouse_packets_total{server=\"acme/survival\"} 85");
     has(&text, "dormouse_replayed_total{server=\"acme/survival\"} 3");
@@ -138,7 +148,7 @@ async fn one_path_is_served_and_nothing_else() {
     let address = listener.local_addr().unwrap();
     let error = bind(address).await.unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
-    let server = tokio::spawn(serve(listener, Arc::new(busy())));
+    let server = tokio::spawn(serve(listener, Arc::new(busy()), AsItIs));
 
     let plain = ask(address, "GET /metrics HTTP/1.1").await;
     assert!(plain.starts_with("HTTP/1.1 200") && plain.contains("text/plain; version=0.0.4"), "{plain}");

@@ -2,6 +2,8 @@
 
 use dormouse_abi::server::Counters;
 
+use crate::sleep::Tally;
+
 /// One such counter.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rising {
@@ -30,13 +32,15 @@ macro_rules! door_totals {
             $($name: Rising,)+
             replayed: Rising,
             expired: Rising,
+            untold: Rising,
         }
 
         impl DoorTotals {
-            pub fn follow(&mut self, counters: &Counters, replayed: u64, expired: u64) {
+            pub fn follow(&mut self, counters: &Counters, tally: Tally) {
                 $(self.$name.follow(counters.$name);)+
-                self.replayed.follow(replayed);
-                self.expired.follow(expired);
+                self.replayed.follow(tally.replayed);
+                self.expired.follow(tally.expired);
+                self.untold.follow(tally.untold);
             }
         }
     };
@@ -46,7 +50,7 @@ door_totals!(packets, bytes, player, query, probe, noise, undecided, parked, no_
 
 impl DoorTotals {
     /// Name, help, value.
-    pub fn plain(&self) -> [(&'static str, &'static str, u64); 8] {
+    pub fn plain(&self) -> [(&'static str, &'static str, u64); 9] {
         [
             ("packets", "Packets towards the server that the door saw", self.packets.total),
             ("packet_bytes", "Bytes of these packets", self.bytes.total),
@@ -58,6 +62,11 @@ impl DoorTotals {
                 "no_room",
                 "Packets that found no room in the ring buffer; they passed and woke",
                 self.no_room.total,
+            ),
+            (
+                "knocks_untold",
+                "Knocks that were counted and not looked at one by one, since too many came at once",
+                self.untold.total,
             ),
             ("fail_open", "Packets that passed because the heartbeat was stale", self.fail_open.total),
         ]

@@ -1,13 +1,18 @@
 //! Into the doze: gate = signal → a grace period → freeze, wait → look again, abort on anything → gate =
 //! park. A login between any two steps is seen by the flag, the sockets, or the gate.
 
-use std::{io, net::IpAddr, sync::atomic::Ordering::SeqCst};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering::SeqCst,
+    time::Duration,
+};
 
 use dormouse_abi::{
     gate::{OPEN, PARK, SIGNAL},
     server::{Flow, FlowKey, flow_flag},
 };
-use dormouse_packet::{Class, headers::TCP};
+use dormouse_packet::{Class, headers::TCP, window::WINDOW};
 
 use super::{Asleep, Sleeper, Ways};
 use crate::{
@@ -15,7 +20,7 @@ use crate::{
         freezer::{DEFAULT_TIMEOUT, FreezeError},
         throttle::{self, ThrottleError},
     },
-    discover::netlink::NetlinkError,
+    discover::{netlink::NetlinkError, sockets::Connection},
     door::monotonic_ns,
     failpoint,
     limits::DozeBy,
@@ -25,6 +30,9 @@ use crate::{
 /// How far behind the clock the door's time of the last player may be, nanoseconds: a tick of the coarse clock
 /// (10 ms where HZ is 100) and the door's own millisecond.
 const COARSE_NS: u64 = 11_000_000;
+
+/// Who said something within this time talks (the door's own `FORGET_NS` is as long).
+const TALKS: Duration = Duration::from_mins(1);
 
 /// A server fell asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +47,11 @@ pub struct Dozed {
 pub enum DozeAborted {
     #[error("a player knocked while it fell asleep")]
     Knocked,
+    #[error(
+        "{remote} talks to it on a connection that the door does not know (any more): it was made before the door, or \
+         a flood of others made the door forget it"
+    )]
+    Unknown { remote: SocketAddr },
     #[error("{what} waits in its sockets")]
     Waiting { what: String },
     #[error(transparent)]
@@ -64,6 +77,7 @@ impl Sleeper {
         if ways.asleep.is_some() {
             return Err(DozeAborted::Asleep);
         }
+        self.ask_for_unknown()?;
         let arrays = &self.node.arrays;
         let state = arrays.state(self.slot);
         state.wake_ns.store(0, SeqCst);
@@ -102,6 +116,38 @@ impl Sleeper {
         }
     }
 
+    /// The door remembers a bounded number of conversations, and a flood of strangers makes it forget the
+    /// players': what it can't judge any more, the connection's own kernel knows. Who talks there and is not known
+    /// to be something else is a player.
+    fn ask_for_unknown(&self) -> Result<(), DozeAborted> {
+        let sockets = self.list_sockets()?;
+        let door = self.node.door();
+        let unknown =
+            sockets.connections_on(&self.ports).filter(|one| !one.closed_by_remote).find_map(|one| {
+                let heard = one.heard.filter(|heard| heard.bytes > 0 && heard.silent < TALKS)?;
+                let known = door.flow(&self.flow_key(one)).is_some_and(|flow| {
+                    let judged = flow.flags & flow_flag::FROM_START != 0 && heard.bytes <= WINDOW as u64;
+                    flow.class != Class::Undecided as u8 || judged
+                });
+                (!known).then_some((one.remote, heard.silent))
+            });
+        let Some((remote, silent)) = unknown else { return Ok(()) };
+        let then = monotonic_ns().saturating_sub(silent.as_nanos() as u64);
+        self.node.arrays.state(self.slot).last_player_ns.fetch_max(then, SeqCst);
+        Err(DozeAborted::Unknown { remote })
+    }
+
+    fn flow_key(&self, connection: &Connection) -> FlowKey {
+        FlowKey {
+            address: mapped(connection.remote.ip()),
+            slot: self.slot,
+            port: connection.remote.port(),
+            server_port: connection.local.port(),
+            protocol: TCP,
+            pad: [0; 3],
+        }
+    }
+
     /// Steps 3 and 4; on an error the server runs again.
     fn freeze(&self, ways: &mut Ways, decided_ns: u64) -> Result<Asleep, DozeAborted> {
         let change = Change::cgroup_value(ways.freezer.cgroup(), "cgroup.freeze", "1")?;
@@ -121,6 +167,7 @@ impl Sleeper {
         if looked.is_err() {
             // A vanished cgroup needs no thaw; any other failure is the guard's and `off`'s, by the log.
             if ways.freezer.thaw().is_ok() {
+                failpoint::at("doze-off-thawed");
                 self.node.clerk.done(&ways.log, vec![seq]);
             }
         }
@@ -155,14 +202,7 @@ impl Sleeper {
             if connection.unread != 0 && !connection.closed_by_remote {
                 return waiting(format!("data from {}", connection.remote));
             }
-            older.push(FlowKey {
-                address: mapped(connection.remote.ip()),
-                slot: self.slot,
-                port: connection.remote.port(),
-                server_port: connection.local.port(),
-                protocol: TCP,
-                pad: [0; 3],
-            });
+            older.push(self.flow_key(connection));
         }
         let mut door = self.node.door();
         let judged =
@@ -184,7 +224,9 @@ fn slow_down(ways: &mut Ways, percent: u32) -> Result<Asleep, DozeAborted> {
     let old = throttle::read(cgroup)?;
     let new = old.throttled(percent);
     let seq = ways.log.before(Change::cgroup_value(cgroup, "cpu.max", new.to_string())?)?;
+    failpoint::at("throttle-logged");
     throttle::write(cgroup, new)?;
+    failpoint::at("throttle-written");
     Ok(Asleep {
         by: DozeBy::Throttle,
         cpu_max: Some(old),

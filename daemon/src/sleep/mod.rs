@@ -15,7 +15,7 @@ mod watch;
 pub use back::{Back, Bringer};
 pub use enter::{DozeAborted, Dozed};
 pub use queue::Queue;
-pub use sleeper::{Asleep, Clerk, Manners, Node, Sleeper, Ways};
+pub use sleeper::{Asleep, Clerk, Manners, Node, Sleeper, Tally, Ways};
 pub use thaw::Thawed;
 pub use wake::{WakeError, Woken};
 pub use watch::{Report, Slots, watch};

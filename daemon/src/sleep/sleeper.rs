@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
         mpsc::{self, TryRecvError},
     },
     time::Duration,
@@ -94,7 +94,8 @@ pub struct Sleeper {
     pub manners: RwLock<Manners>,
     pub(super) ways: Mutex<Ways>,
     /// A lock of its own: listing sockets takes milliseconds, and a wake must not find its lock taken.
-    sockets: Mutex<NamespaceSockets>,
+    diag: Mutex<Netlink>,
+    route: Mutex<Netlink>,
     pub(super) queue: Mutex<Queue>,
     /// Somebody wanted it awake and found the lock taken.
     pub(super) wanted: AtomicBool,
@@ -108,6 +109,21 @@ pub struct Sleeper {
     pub(super) bringing: AtomicBool,
     pub replayed: AtomicU64,
     pub expired: AtomicU64,
+    /// Knocks that were told to the agent and not heard yet.
+    pub(super) unheard: AtomicU32,
+    /// Knocks that were not told, since too many were unheard.
+    pub untold: AtomicU64,
+}
+
+/// What the watch counts for a server, since it was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Parked packets that were given to it.
+    pub replayed: u64,
+    /// Parked packets that came to nothing.
+    pub expired: u64,
+    /// Knocks of which the agent was not told, since too many came.
+    pub untold: u64,
 }
 
 /// How a sleeping server is treated.
@@ -157,7 +173,10 @@ impl Sleeper {
             manners: RwLock::new(manners),
             asleep: AtomicBool::new(ways.asleep.is_some()),
             ways: Mutex::new(ways),
-            sockets: Mutex::new(sockets),
+            // Its other socket and the namespace's own descriptor are not needed any more: hundreds of servers
+            // would hold thousands.
+            diag: Mutex::new(sockets.diag),
+            route: Mutex::new(sockets.route),
             queue: Mutex::default(),
             wanted: AtomicBool::new(false),
             deep: Mutex::default(),
@@ -165,6 +184,8 @@ impl Sleeper {
             bringing: AtomicBool::new(false),
             replayed: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            unheard: AtomicU32::new(0),
+            untold: AtomicU64::new(0),
         }
     }
 
@@ -221,7 +242,7 @@ impl Sleeper {
     /// # Errors
     /// The kernel's answer can't be had.
     pub fn list_sockets(&self) -> Result<Sockets, NetlinkError> {
-        sockets::list(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).diag)
+        sockets::list(&mut self.diag.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks the routes' socket of the server's namespace. Blocks.
@@ -232,7 +253,7 @@ impl Sleeper {
         &self,
         ask: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError>,
     ) -> Result<T, NetlinkError> {
-        ask(&mut self.sockets.lock().unwrap_or_else(PoisonError::into_inner).route)
+        ask(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Closes the connections of clients who proved to be no players: a frozen server can't, and what they
@@ -241,10 +262,10 @@ impl Sleeper {
     /// # Errors
     /// The sockets can't be listed.
     pub fn close_connections(&self, from: &BTreeSet<SocketAddr>) -> Result<(), NetlinkError> {
-        let mut handles = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        for connection in sockets::list(&mut handles.diag)?.connections_on(&self.ports) {
+        let mut diag = self.diag.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in sockets::list(&mut diag)?.connections_on(&self.ports) {
             if from.contains(&connection.remote)
-                && let Err(error) = sockets::close(&mut handles.diag, connection)
+                && let Err(error) = sockets::close(&mut diag, connection)
             {
                 tracing::debug!(server = %self.name, %error, "a stranger's connection stays");
             }
@@ -263,6 +284,15 @@ impl Sleeper {
             Ok(ways) => Some(ways),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// What became of its knocks and its parked packets.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            replayed: self.replayed.load(SeqCst),
+            expired: self.expired.load(SeqCst),
+            untold: self.untold.load(SeqCst),
         }
     }
 
@@ -309,6 +339,7 @@ impl Clerk {
                     Err(TryRecvError::Empty) => std::thread::sleep(CLERK_LOOKS_EVERY),
                     Err(TryRecvError::Disconnected) => return,
                 }
+                failpoint::at("clerk-done");
             }
         })?;
         Ok(Self(sender))

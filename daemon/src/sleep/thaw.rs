@@ -52,6 +52,7 @@ impl Sleeper {
             self.node.arrays.state(self.slot).query_ns.store(0, SeqCst);
             let given = self.drain(SIGNAL);
             replayed += given;
+            failpoint::at("query-drained");
             self.let_run(longest, given > 0);
             self.stop_awaiting();
             if self.is_wanted() {
@@ -71,6 +72,7 @@ impl Sleeper {
                 Err(_) => break,
             };
             self.node.arrays.set_gate(self.slot, PARK);
+            failpoint::at("query-parked");
             if self.is_wanted() {
                 break;
             }

@@ -101,6 +101,7 @@ impl Sleeper {
         self.await_answer(knocked_ns.unwrap_or(decided_ns));
         self.bring_back();
         let mut replayed = self.replay_queue(BEFORE_THE_THAW);
+        failpoint::at("wake-given");
         let ran = match (by, asleep.cpu_max) {
             (DozeBy::Throttle, Some(old)) => {
                 throttle::write(ways.freezer.cgroup(), old).map_err(WakeError::from)

@@ -30,6 +30,11 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// How long reports wait for a wake that may follow at once: a client's payload comes with its handshake, and
 /// whoever acts on the report of one would take a CPU from the other. Whole milliseconds, as poll(2) counts.
 const HOLD_REPORTS: Duration = Duration::from_millis(1);
+/// News of one server that its agent has not heard yet; what comes on top is counted and dropped. Nothing that a
+/// wake depends on is news.
+const MOST_UNHEARD: u32 = 256;
+/// The most records that are read in one go: who is to be woken among them does not wait for the end of a flood.
+const MOST_AT_ONCE: usize = 2048;
 /// The most records that are kept for a server that is not found again yet.
 const MOST_EARLY: usize = 512;
 
@@ -98,14 +103,15 @@ impl Slots {
         (0..MAX_SERVERS).find(|slot| slots[*slot as usize].is_none() && !taken(*slot))
     }
 
-    fn asleep(&self) -> Vec<Arc<Sleeper>> {
+    /// The sleepers for whom there is something to do; at rest these are none of hundreds.
+    fn asleep(&self, has_work: impl Fn(&Sleeper) -> bool) -> Vec<Arc<Sleeper>> {
         let slots = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().flatten().filter(|sleeper| sleeper.is_asleep()).cloned().collect()
+        slots.iter().flatten().filter(|sleeper| sleeper.is_asleep() && has_work(sleeper)).cloned().collect()
     }
 }
 
 impl Node {
-    /// Reads everything out of the ring: packets into their servers' queues, players onto the list of those
+    /// Reads what is in the ring, bounded: packets into their servers' queues, players onto the list of those
     /// to be woken. What is to be told of it goes to [`Node::tell`], once nobody waits for a wake any more: it
     /// sets other threads going.
     #[must_use]
@@ -115,7 +121,7 @@ impl Node {
             std::thread::yield_now();
             return vec![];
         };
-        let records: Vec<Record> = reader.by_ref().collect();
+        let records: Vec<Record> = reader.by_ref().take(MOST_AT_ONCE).collect();
         drop(reader);
         records.into_iter().filter_map(|record| self.take_in(record)).collect()
     }
@@ -203,7 +209,7 @@ impl Node {
             self.enlist(knock);
         }
         let first_speaker = sleeper.manners().first_speaker;
-        Some(match (knock.class, kind, first_speaker) {
+        let report = match (knock.class, kind, first_speaker) {
             (Class::Undecided, Kind::FastOpen, _) | (Class::Undecided, Kind::Knock, FirstSpeaker::Server) => {
                 Report::Handshake(knock)
             }
@@ -214,7 +220,29 @@ impl Node {
             (Class::Undecided, Kind::Parked, _) if knock.protocol != TCP => return None,
             (Class::Undecided, ..) => Report::Patience(knock),
             _ => Report::Knock(knock),
-        })
+        };
+        if sleeper.unheard.fetch_add(1, SeqCst) >= MOST_UNHEARD {
+            sleeper.unheard.fetch_sub(1, SeqCst);
+            sleeper.untold.fetch_add(1, SeqCst);
+            return None;
+        }
+        Some(report)
+    }
+
+    /// The agent has taken a report: there is room for another.
+    pub fn heard(&self, report: &Report) {
+        let slot = match report {
+            Report::Knock(knock) | Report::Patience(knock) | Report::Handshake(knock) => knock.slot,
+            Report::Connected(slot) => *slot,
+            Report::Woken { .. }
+            | Report::WakeFailed { .. }
+            | Report::BroughtBack { .. }
+            | Report::Queried(_) => return,
+        };
+        if let Some(sleeper) = self.slots.get(slot) {
+            // A server that was found anew begins at zero.
+            let _ = sleeper.unheard.fetch_update(SeqCst, SeqCst, |unheard| unheard.checked_sub(1));
+        }
     }
 
     fn wake_who_is_wanted(&self) -> Vec<Report> {
@@ -230,7 +258,12 @@ impl Node {
     /// What needs no record: the flags, and what grew old in the queues.
     fn look_at_flags(&self, expire: bool) {
         let now = monotonic_ns();
-        for sleeper in self.slots.asleep() {
+        let has_work = |sleeper: &Sleeper| {
+            let state = self.arrays.state(sleeper.slot);
+            let flagged = state.wake_ns.load(SeqCst) != 0 || state.query_ns.load(SeqCst) != 0;
+            flagged || sleeper.wanted.load(SeqCst) || expire && !sleeper.queue().is_empty()
+        };
+        for sleeper in self.slots.asleep(has_work) {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
@@ -240,7 +273,7 @@ impl Node {
             if state.take_query().is_some() {
                 let _ = self.reports.send(Report::Queried(sleeper.slot));
             }
-            if expire {
+            if expire && !sleeper.queue().is_empty() {
                 let patience = sleeper.manners().patience;
                 let mut queue = sleeper.queue();
                 let ended = queue.expire(now) + queue.expire_undecided_datagrams(now, patience);

@@ -27,6 +27,8 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 pub use listen::{ListenError, Socket, listen};
+#[cfg(fuzzing)]
+pub use request::fuzz;
 
 /// Who does what the socket is asked for.
 ///

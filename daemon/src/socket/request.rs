@@ -153,3 +153,31 @@ fn once(field: &mut Option<String>, key: &str, value: String) -> Result<(), Prob
 fn unknown(key: &str, known: &str) -> Problem {
     Problem::bad_field(key, format!("unknown parameter {key:?}; known: {known}"))
 }
+
+/// Every question that the socket takes: the first line is the address's query, the rest the body.
+#[cfg(fuzzing)]
+pub fn fuzz(query: &[u8], body: &[u8]) {
+    use dormouse_api::adopt::AdoptRequest;
+    use dormouse_api::command::{KeepRequest, ModeRequest, SleepRequest, WakeRequest};
+    use dormouse_api::profile::SetRequest;
+    use std::task::{Context, Poll, Waker};
+
+    let _ = parse::<AdoptRequest>(body);
+    let _ = parse::<KeepRequest>(body);
+    let _ = parse::<ModeRequest>(body);
+    let _ = parse::<SleepRequest>(body);
+    let _ = parse::<WakeRequest>(body);
+    let _ = parse::<SetRequest>(body);
+    let address = [b"/v1/events?".as_slice(), query].concat();
+    let Ok(request) = axum::http::Request::builder().uri(address.as_slice()).body(()) else { return };
+    let (mut parts, ()) = request.into_parts();
+    let mut nothing = Context::from_waker(Waker::noop());
+    for which in 0..2 {
+        let ready = if which == 0 {
+            std::pin::pin!(Selected::from_request_parts(&mut parts, &())).poll(&mut nothing).map(|_| ())
+        } else {
+            std::pin::pin!(Filtered::from_request_parts(&mut parts, &())).poll(&mut nothing).map(|_| ())
+        };
+        assert_eq!(ready, Poll::Ready(()), "reading a query waits for nobody");
+    }
+}

@@ -204,6 +204,11 @@ impl Machine {
         if self.paper { Stage::Awake } else { self.stage }
     }
 
+    /// When the last player was here; of whom nobody saw one, when its stage began.
+    pub fn idle_since(&self) -> Duration {
+        self.last_player.unwrap_or(self.since)
+    }
+
     /// Whether a page-out was ordered and not yet answered.
     pub fn is_going_deep(&self) -> bool {
         self.orders.deep.is_some()

@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Outcome, UndoError};
+use crate::failpoint;
 
 const FOLDER: &str = "undo";
 const NODE_FILE: &str = "node.jsonl";
@@ -183,18 +184,25 @@ impl UndoLog {
         self.play_back_those(Change::is_page_out)
     }
 
+    /// As [`Self::play_back`], but only pins below a folder.
+    pub fn unpin(&self, folder: &Path) -> Result<Played, UndoError> {
+        self.play_back_those(|change| matches!(change, Change::Pin { path } if path.starts_with(folder)))
+    }
+
     fn play_back_those(&self, wanted: impl Fn(&Change) -> bool) -> Result<Played, UndoError> {
         let contents = self.contents()?;
         let mut played = Played { unreadable: contents.unreadable, ..Played::default() };
         let mut done = Vec::new();
         for entry in contents.pending.into_iter().rev().filter(|entry| wanted(&entry.change)) {
             let outcome = entry.change.put_back();
+            failpoint::at("undo-put-back");
             if outcome.is_ok() {
                 done.push(entry.seq);
             }
             played.changes.push((entry.change, outcome));
         }
         played.unmarked = self.undone(&done).err();
+        failpoint::at("undo-marked");
         Ok(played)
     }
 
@@ -314,6 +322,20 @@ fn decode(encoded: &str) -> Option<String> {
         bytes.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8(bytes).ok()
+}
+
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let parsed = Parsed::of(bytes);
+    assert!(parsed.whole <= bytes.len());
+    for entry in parsed.pending.values() {
+        let line = serde_json::to_vec(&Line::Before(entry.clone())).expect("what was read can be written");
+        assert!(matches!(serde_json::from_slice(&line), Ok(Line::Before(again)) if again == *entry));
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = decode(text);
+        assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod tc;
 use std::{io, path::PathBuf};
 
 pub use change::{Change, Direction, Outcome};
+#[cfg(fuzzing)]
+pub use log::fuzz;
 pub use log::{Contents, Entry, Owner, Played, Seq, UndoLog, logs, name_on_disk};
 pub use tc::has_clsact;
 

@@ -31,6 +31,9 @@ pub const RING_QUOTA_SOURCE: u32 = 32 << 10;
 pub const SOURCE_BUCKETS: u32 = 4096;
 
 /// The index in the `NODE` array of each node-wide value.
+///
+/// `HEARTBEAT_NS`, `STALE_AFTER_NS` and `GUARD_LIMIT_NS` keep their places in every layout: the guard of one
+/// release must see that the daemon of another lives.
 pub mod node {
     /// `CLOCK_MONOTONIC` of the daemon's last heartbeat, nanoseconds.
     pub const HEARTBEAT_NS: u32 = 0;

@@ -3,6 +3,7 @@
 
 pub mod ddnet;
 pub mod echo;
+pub mod flood;
 pub mod line;
 pub mod luanti;
 pub mod minecraft;

@@ -6,7 +6,7 @@ pub mod profile;
 pub mod savings;
 pub mod server;
 pub mod status;
-mod table;
+pub mod table;
 pub mod why;
 
 use dormouse_api::command::Phases;

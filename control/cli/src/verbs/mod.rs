@@ -1,6 +1,6 @@
 //! What each verb does.
 
-mod profile;
+pub mod profile;
 mod savings;
 mod servers;
 mod watch;
@@ -19,7 +19,7 @@ use dormouse_api::status::Mode;
 use crate::args::{Cli, Enabled, Format, Verb};
 use crate::exit::{Silent, Usage};
 use crate::units::Clock;
-use crate::{companion, output, render};
+use crate::{companion, control, output, render};
 
 /// Whom to ask, and how to print the answer.
 struct Context {
@@ -40,6 +40,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         return Err(
             Usage("only `dormouse savings` prints csv and html; say -o table or -o json".to_owned()).into()
         );
+    }
+    if let Verb::Login(login) = &cli.verb {
+        return control::login(login).await;
+    }
+    if let Some(which) = &cli.control
+        && control::speaks(&cli.verb)
+    {
+        return control::run(which, cli.output == Format::Json, cli.verb).await;
     }
     let context = Context { client: Client::new(socket(cli.socket)), json: cli.output == Format::Json };
     let client = &context.client;
@@ -91,6 +99,15 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             watch::events(&context, &filter).await
         }
         Verb::Savings(args) => savings::run(&context, args, cli.output).await,
+        Verb::Login(_)
+        | Verb::Servers(_)
+        | Verb::Nodes
+        | Verb::Bus(_)
+        | Verb::Erasure(_)
+        | Verb::Index(_) => {
+            let why = "this is a control plane's: name one with --control, or with DORMOUSE_CONTROL";
+            Err(Usage(why.to_owned()).into())
+        }
         Verb::Off => Err(companion::become_guard("off")),
         Verb::On => Err(companion::become_guard("on")),
         Verb::Completions { shell } => {
@@ -106,7 +123,7 @@ fn socket(argument: Option<PathBuf>) -> PathBuf {
     argument.or_else(variable).unwrap_or_else(|| PathBuf::from(dormouse_api::SOCKET))
 }
 
-fn keep_request(length: std::time::Duration, reason: String) -> KeepRequest {
+pub fn keep_request(length: std::time::Duration, reason: String) -> KeepRequest {
     // Behind sudo everybody is root: the one who asked is the owner.
     let owner =
         ["SUDO_USER", "USER"].into_iter().find_map(|name| env::var(name).ok().filter(|v| !v.is_empty()));

@@ -9,7 +9,7 @@ use crate::exit::Usage;
 use crate::render;
 use crate::units::Clock;
 
-pub async fn run(context: &Context, verb: ProfileVerb) -> anyhow::Result<()> {
+pub(super) async fn run(context: &Context, verb: ProfileVerb) -> anyhow::Result<()> {
     let client = &context.client;
     match verb {
         ProfileVerb::List => {
@@ -36,13 +36,16 @@ pub async fn run(context: &Context, verb: ProfileVerb) -> anyhow::Result<()> {
             }
             print_explained(context, &explained)
         }
-        ProfileVerb::Set { limits, length } => {
+        ProfileVerb::Set { limits, length, reason: _ } => {
+            let length =
+                length.ok_or_else(|| usage("set", "an override on a node has an end: --for TIME"))?;
             let (target, words) = target(limits, "set")?;
             let [key, value] = words.try_into().map_err(|_| usage("set", "a key and a value are needed"))?;
             let for_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
             let explained = client.set(&target, &SetRequest { key: key.clone(), value, for_ms }).await?;
             print_key(context, explained, &key)
         }
+        ProfileVerb::History(_) => Err(usage("history", "the registry keeps the history: --control").into()),
         ProfileVerb::Unset(limits) => {
             let (target, words) = target(limits, "unset")?;
             let [key] = words.try_into().map_err(|_| usage("unset", "one key is needed"))?;
@@ -62,7 +65,7 @@ fn print_explained(context: &Context, explained: &Explain) -> anyhow::Result<()>
     context.print(explained, |explained| render::profile::explain(explained, &Clock::now()))
 }
 
-fn find(explained: Explain, key: &str) -> anyhow::Result<Setting> {
+pub fn find(explained: Explain, key: &str) -> anyhow::Result<Setting> {
     let known: Vec<_> = explained.settings.iter().map(|setting| setting.key.clone()).collect();
     match explained.settings.into_iter().find(|setting| setting.key == key) {
         Some(setting) => Ok(setting),
@@ -70,14 +73,14 @@ fn find(explained: Explain, key: &str) -> anyhow::Result<Setting> {
     }
 }
 
-fn optional_key(limits: Limits, verb: &str) -> anyhow::Result<(Target, Option<String>)> {
+pub fn optional_key(limits: Limits, verb: &str) -> anyhow::Result<(Target, Option<String>)> {
     let (target, mut words) = target(limits, verb)?;
     let key = words.pop();
     if words.is_empty() { Ok((target, key)) } else { Err(usage(verb, "at most one key").into()) }
 }
 
 /// The first word is the server, unless a profile is named.
-fn target(limits: Limits, verb: &str) -> Result<(Target, Vec<String>), Usage> {
+pub fn target(limits: Limits, verb: &str) -> Result<(Target, Vec<String>), Usage> {
     let mut words = limits.words;
     if let Some(profile) = limits.profile {
         return Ok((Target::Profile(profile), words));
@@ -89,6 +92,6 @@ fn target(limits: Limits, verb: &str) -> Result<(Target, Vec<String>), Usage> {
     Ok((Target::Server(server), words))
 }
 
-fn usage(verb: &str, what: &str) -> Usage {
+pub fn usage(verb: &str, what: &str) -> Usage {
     Usage(format!("{what}; see `dormouse profile {verb} --help`"))
 }

@@ -55,7 +55,7 @@ fn of_the_node() {
             node("\n\nstatedir = \"/x\""),
             "dormoused.toml:3: unknown key `statedir` (did you mean `state_dir`?): allowed are state_dir, run_dir, \
              server_dir, profile_dir, pin_dir, metrics_listen, stale_after, guard_limit, headroom_wakes, cgroup_root, \
-             probers, log",
+             probers, log, control, profiles_from",
         ),
         (node("run_dir = \"run\""), "dormoused.toml:1: run_dir = \"run\": expected an absolute path"),
         (

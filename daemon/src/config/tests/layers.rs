@@ -72,3 +72,14 @@ proptest! {
 fn no_layer_is_the_built_in_values() {
     assert_eq!(merge(&[]), built_in());
 }
+
+/// The control plane checks and explains thresholds by a list of its own.
+#[test]
+fn the_registry_s_list_of_thresholds_is_this_one() {
+    use dormouse_api::registry::threshold::THRESHOLDS;
+
+    let registry: Vec<_> = THRESHOLDS.iter().map(|one| (one.key, one.built_in.to_owned())).collect();
+    let built_in = Patch::from(&built_in());
+    let own: Vec<_> = KEYS.iter().map(|key| (*key, built_in.show(key).unwrap())).collect();
+    assert_eq!(registry, own);
+}

@@ -64,6 +64,8 @@ fn a_frozen_servers_queues_are_seen() {
         assert_eq!(waiting.len(), 6, "{waiting:?}");
         assert_eq!(waiting.iter().filter(|connection| connection.inode == 0).count(), 5);
         assert!(waiting.iter().all(|connection| !connection.closed_by_remote || connection.unread == 0));
+        let heard = waiting.iter().find(|connection| connection.unread == 5).unwrap().heard.unwrap();
+        assert!(heard.bytes == 5 && heard.silent < Duration::from_mins(1), "{heard:?}");
         let remotes: HashSet<_> = seen.connections_on(&[7002]).map(|connection| connection.remote).collect();
         assert_eq!(remotes, [mapped.local_addr().unwrap(), six.local_addr().unwrap()].into());
         assert_eq!(seen.udp.len(), 2);
@@ -140,6 +142,7 @@ fn an_outbound_link_is_told_from_a_player() {
         unread: 0,
         closed_by_remote: false,
         inode: 2,
+        heard: None,
     };
     let mut sockets = Sockets {
         listeners: vec![listener("[::]:25565", false)],

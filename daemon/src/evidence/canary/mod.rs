@@ -2,6 +2,8 @@
 //! seconds to die of it, answering queries meanwhile: so it is watched for the whole grace.
 
 mod status;
+#[cfg(fuzzing)]
+pub use status::fuzz as fuzz_status;
 
 use std::collections::HashMap;
 use std::fmt;

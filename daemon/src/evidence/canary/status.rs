@@ -116,6 +116,11 @@ fn strange() -> Error {
     Error::new(ErrorKind::InvalidData, "it answered something else")
 }
 
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let _ = (is_minecraft_status(bytes), is_teeworlds_answer(bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use dormouse_packet::window::WINDOW;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::config::{Action, Hook};
 pub use exec::ExecError;
 pub use rcon::RconError;
+#[cfg(fuzzing)]
+pub use rcon::fuzz as fuzz_rcon;
 
 /// When a hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

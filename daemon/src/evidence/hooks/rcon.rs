@@ -192,5 +192,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 }
 
+/// A conversation in which the server says these bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(said: &[u8]) {
+    use std::task::{Context, Waker};
+    let stream = tokio::io::join(said, tokio::io::sink());
+    let mut conversation = Conversation { stream, received: 0 };
+    let held = std::pin::pin!(conversation.hold("password", "save-all"));
+    assert!(held.poll(&mut Context::from_waker(Waker::noop())).is_ready(), "all bytes are there");
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,58 @@
+//! Events by cursor: what a service without Redis reads, and what the relay sends.
+
+use dormouse_api::registry::bus::BusEvent;
+
+use crate::clock;
+use crate::store::{Row, StoreError, Tx, args};
+
+/// How long events can be read again, and a lost stream be refilled.
+pub const KEPT_MS: u64 = 7 * 86_400_000;
+
+fn event(row: &Row, region: &str) -> Result<BusEvent, StoreError> {
+    Ok(BusEvent {
+        specversion: "1.0".to_owned(),
+        id: row.text("id")?,
+        kind: format!("dormouse.{}", row.text("kind")?),
+        source: format!("/regions/{region}"),
+        subject: row.opt_text("subject")?,
+        time: clock::rfc3339(row.number("created_at")?),
+        datacontenttype: "application/json".to_owned(),
+        tenant: row.opt_text("tenant")?,
+        position: row.number("position")?,
+        data: row.json("data")?,
+    })
+}
+
+/// The events after a position, oldest first; `kind`: only those whose type begins so.
+pub async fn after(
+    tx: &mut Tx,
+    region: &str,
+    position: u64,
+    kind: &str,
+    most: u32,
+) -> Result<Vec<BusEvent>, StoreError> {
+    let kind = kind.strip_prefix("dormouse.").unwrap_or(kind);
+    let sql = "SELECT id, kind, subject, tenant, data, created_at, position FROM outbox \
+               WHERE position > $1 AND substr(kind, 1, length($2)) = $2 ORDER BY position LIMIT $3";
+    tx.rows(sql, &args![position, kind, most]).await?.iter().map(|row| event(row, region)).collect()
+}
+
+/// Forgets what is old, and what every sink has taken.
+pub async fn forget(tx: &mut Tx) -> Result<(), StoreError> {
+    let sql = "DELETE FROM outbox WHERE created_at < $1 AND position <= (SELECT MIN(position) FROM relay)";
+    tx.execute(sql, &args![clock::now_ms().saturating_sub(KEPT_MS)]).await?;
+    Ok(())
+}
+
+/// How far a sink has come.
+pub async fn position(tx: &mut Tx, sink: &str) -> Result<u64, StoreError> {
+    let row = tx.row("SELECT position FROM relay WHERE name = $1", &args![sink]).await?;
+    row.map_or(Ok(0), |row| row.number("position"))
+}
+
+pub async fn set_position(tx: &mut Tx, sink: &str, position: u64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO relay (name, position) VALUES ($1, $2) \
+               ON CONFLICT (name) DO UPDATE SET position = excluded.position";
+    tx.execute(sql, &args![sink, position]).await?;
+    Ok(())
+}

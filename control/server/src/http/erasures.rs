@@ -1,0 +1,116 @@
+//! `/v1/erasures`
+
+use axum::extract::State;
+use axum::response::Response;
+use dormouse_api::Problem;
+use dormouse_api::registry::Page;
+use dormouse_api::registry::erasure::{Erasure, ErasureAnswer, NewErasure, Replay, Replayed};
+use dormouse_api::registry::login::Role;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::ask::{Ask, Name, Params};
+use super::guard::Asker;
+use super::refusal::{ReadProblems, Refusal, WriteProblems};
+use super::tenants::Paged;
+use super::write::Answer;
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::erasure;
+use crate::names;
+use crate::registry::page_size;
+
+pub fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get))
+        .routes(routes!(answer))
+        .routes(routes!(replay))
+}
+
+/// A tenant sees its own, operators and services see all.
+fn sees(caller: &Caller, erasure: &Erasure) -> Result<(), Problem> {
+    if caller.role == Role::Service {
+        return Ok(());
+    }
+    caller.manages()?;
+    match caller.scope().tenant() {
+        Some(own) if erasure.tenant.as_deref() != Some(own) => Err(erasure::no_such(&erasure.id)),
+        _ => Ok(()),
+    }
+}
+
+/// The requests and how far each service is, newest first.
+#[utoipa::path(get, path = "/v1/erasures", tag = "erasures", params(Paged),
+    responses((status = 200, body = Page<Erasure>), ReadProblems))]
+async fn list(
+    State(app): State<Shared>,
+    Asker(caller): Asker,
+    Params(paged): Params<Paged>,
+) -> Result<Answer, Refusal> {
+    let tenant = caller.lists(None)?;
+    let size = page_size(paged.limit)?;
+    let cursor = paged.cursor.as_deref().map(|cursor| names::plain("cursor", cursor)).transpose()?;
+    let mut tx = app.db.read(&caller.scope()).await?;
+    let page = erasure::list(&mut tx, tenant.as_deref(), cursor.as_deref(), size).await?;
+    tx.commit().await?;
+    Ok(Answer::ok(&page)?)
+}
+
+/// Asks every service to erase a person's data. The subject is an opaque id.
+#[utoipa::path(post, path = "/v1/erasures", tag = "erasures", request_body = NewErasure,
+    responses((status = 201, body = Erasure), WriteProblems))]
+async fn create(
+    State(app): State<Shared>,
+    Asker(caller): Asker,
+    mut ask: Ask<NewErasure>,
+) -> Result<Response, Refusal> {
+    ask.body.tenant = caller.lists(ask.body.tenant.as_deref())?;
+    let mut write = app.begin(&caller, &ask.head).await?;
+    let made = erasure::create(&mut write.tx, &ask.body, &app.erasure_services).await?;
+    let location = format!("/v1/erasures/{}", made.id);
+    app.finish(write, Answer::created(&made, location)?.of_version(made.version)).await
+}
+
+/// One request.
+#[utoipa::path(get, path = "/v1/erasures/{id}", tag = "erasures", params(("id" = String, Path)),
+    responses((status = 200, body = Erasure), ReadProblems))]
+async fn get(State(app): State<Shared>, Asker(caller): Asker, Name(id): Name) -> Result<Answer, Refusal> {
+    let id = names::plain("id", &id)?;
+    let mut tx = app.db.read(&caller.scope()).await?;
+    let found = erasure::get(&mut tx, &id).await?;
+    tx.commit().await?;
+    sees(&caller, &found)?;
+    Ok(Answer::ok(&found)?.of_version(found.version))
+}
+
+/// A service's word on a request. Services and operators only.
+#[utoipa::path(post, path = "/v1/erasures/{id}/answers", tag = "erasures", params(("id" = String, Path)),
+    request_body = ErasureAnswer, responses((status = 200, body = Erasure), WriteProblems))]
+async fn answer(
+    State(app): State<Shared>,
+    Asker(caller): Asker,
+    Name(id): Name,
+    ask: Ask<ErasureAnswer>,
+) -> Result<Response, Refusal> {
+    caller.serves()?;
+    let id = names::plain("id", &id)?;
+    let mut write = app.begin(&caller, &ask.head).await?;
+    let answered = erasure::answer(&mut write.tx, &id, &ask.body).await?;
+    let answer = Answer::ok(&answered)?.of_version(answered.version);
+    app.finish(write, answer).await
+}
+
+/// After a restore from a backup: asks every service again for all requests since then. Operators only.
+#[utoipa::path(post, path = "/v1/erasures/replay", tag = "erasures", request_body = Replay,
+    responses((status = 200, body = Replayed), WriteProblems))]
+async fn replay(
+    State(app): State<Shared>,
+    Asker(caller): Asker,
+    ask: Ask<Replay>,
+) -> Result<Response, Refusal> {
+    caller.operates()?;
+    let mut write = app.begin(&caller, &ask.head).await?;
+    let requests = erasure::replay(&mut write.tx, ask.body.since_at_ms).await?;
+    app.finish(write, Answer::ok(&Replayed { requests })?).await
+}

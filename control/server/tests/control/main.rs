@@ -1,0 +1,12 @@
+//! The real program over HTTP, on SQLite and on PostgreSQL, with and without Redis.
+
+mod bus;
+mod crud;
+mod erasure;
+mod index;
+mod isolation;
+mod kill;
+mod limits;
+mod nodes;
+mod start;
+mod support;
