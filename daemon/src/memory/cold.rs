@@ -14,6 +14,8 @@ use super::{Cancel, Error, Result};
 const STEP: u64 = 100;
 /// A step is never smaller than this.
 const SMALLEST: u64 = 128 << 10;
+/// What a server needs it touches in this time: forty ticks of 20 Hz.
+const USED_WITHIN: Duration = Duration::from_secs(2);
 /// Between two steps: long enough for a tick of 20 Hz to miss what went, several times over.
 const PAUSE: Duration = Duration::from_millis(300);
 /// Some task of the server waited for memory for more than this share of the time since the last step: too much. By
@@ -21,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 const PRESSURE: f64 = 0.1;
 /// One part in this many of what went comes back at once: too much.
 const MISSED: u64 = 4;
+/// Bytes that may come back between two steps: a few faults, each with the neighbours that the kernel reads ahead.
+const TOLERATED: u64 = 256 << 10;
 /// Steps in a row that were missed although each was half as large as the one before: what is left is in use.
 const STRIKES: u32 = 6;
 /// Steps in a row that freed next to nothing: nothing cold is left.
@@ -64,6 +68,7 @@ fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Resul
     let largest = (group.current()? / STEP).max(SMALLEST);
     let (mut step, mut idle, mut strikes) = (largest, 0, 0);
     let begun = Instant::now();
+    look_what_is_used(group)?;
     while idle < IDLE && strikes < STRIKES && begun.elapsed() < AT_MOST {
         if cancel.is_cancelled() {
             return Ok(Some(Stop::Cancelled));
@@ -82,9 +87,11 @@ fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Resul
         thread::sleep(PAUSE);
         let waited =
             waited(group).saturating_sub(waited_before).as_secs_f64() / stepped.elapsed().as_secs_f64();
-        if (missed(group)? - missed_before) * MISSED > freed.max(step / 2) || waited > PRESSURE {
+        let came_back = missed(group)? - missed_before;
+        if came_back > (freed / MISSED).max(TOLERATED) || waited > PRESSURE {
             strikes += 1;
             step = (step / 2).max(SMALLEST);
+            look_what_is_used(group)?;
         } else {
             strikes = 0;
             idle = if freed < step / 4 { idle + 1 } else { 0 };
@@ -92,6 +99,19 @@ fn in_steps(group: &Group, word: &str, bounds: Bounds, cancel: &Cancel) -> Resul
         }
     }
     Ok(None)
+}
+
+/// Forgets what was touched so far, and lets it run: what it needs is marked by the CPU again, and the reclaim passes over
+/// it. Without this all that was ever touched looks used at the first scan, and nothing at the second.
+fn look_what_is_used(group: &Group) -> Result<()> {
+    /// Documentation/filesystems/proc.rst, clear_refs: the referenced and accessed bits of all pages.
+    const ALL: &str = "1";
+    for pid in group.pids()? {
+        // One that ended meanwhile uses nothing.
+        let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), ALL);
+    }
+    thread::sleep(USED_WITHIN);
+    Ok(())
 }
 
 /// Bytes that came back from swap since it began to count (`workingset_refault_anon`, since Linux 5.9).

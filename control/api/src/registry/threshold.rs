@@ -44,6 +44,7 @@ pub const THRESHOLDS: &[Threshold] = &[
     threshold("doze_by", Kind::Words(&["freeze", "throttle"]), "\"throttle\""),
     threshold("throttle_percent", Kind::Number, "10"),
     threshold("resident_min", Kind::Size, "\"0B\""),
+    threshold("bring_back", Kind::Words(&["beside", "before", "all"]), "\"beside\""),
     threshold("min_awake", Kind::Duration, "\"5m\""),
     threshold("grace_after_start", Kind::Duration, "\"10m\""),
     threshold("wakes_per_hour", Kind::Number, "12"),
