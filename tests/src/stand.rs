@@ -161,9 +161,12 @@ impl Stand {
     /// It does not fall asleep.
     pub fn doze(&self, index: usize) -> Result<()> {
         let pot = &self.pots[index];
-        self.daemon.sleep(&pot.name, false)?;
-        ensure!(pot.cgroup.is_frozen()?, "{} says it dozes and is not frozen", pot.name);
-        Ok(())
+        // Of a wake that has just been the daemon may hear a moment after the player, and still call it asleep.
+        self.wait_until("it dozes and is frozen", || {
+            self.daemon.sleep(&pot.name, false)?;
+            ensure!(pot.cgroup.is_frozen()?, "{} says it dozes and is not frozen", pot.name);
+            Ok(())
+        })
     }
 
     /// The address of a pot, as a client reaches it.

@@ -110,6 +110,10 @@ fn a_flood_of_syns() {
 #[test]
 fn a_flood_of_datagrams() {
     let stand = asleep(3, "doze_after = \"1h\"");
+    let mut flood = Flood::at(&stand.node, stand.address(0)).unwrap();
+    for _ in 0..2000 {
+        flood.send(What::Datagram(&[7; 600])).unwrap();
+    }
     players_get_in_under(&stand, What::Datagram(&[7; 600]), 50_000);
     let counted = |metric| counted(&stand, metric, 0);
     let seen = counted("knocks_total");
@@ -122,6 +126,10 @@ fn a_flood_of_datagrams() {
 #[test]
 fn a_flood_of_payload_without_connections() {
     let stand = asleep(3, "doze_after = \"1h\"");
+    let mut flood = Flood::at(&stand.node, stand.address(0)).unwrap();
+    for _ in 0..2000 {
+        flood.send(What::Data(&[7; 64])).unwrap();
+    }
     players_get_in_under(&stand, What::Data(&[7; 64]), 50_000);
     assert!(counted(&stand, "knocks_total", 0) > 0.0);
 }
