@@ -54,8 +54,9 @@ impl Region {
         let secret = region.folder.join("secret");
         fs::write(&secret, key["secret"].as_str().unwrap_or_default())?;
         region.stand.daemon.configure(&format!(
-            "profiles_from = \"control\"\n[control]\nurl = \"{URL}\"\nnode = \"fra-1\"\nkey = {}\nsecret_file = {secret:?}",
-            key["key"]["id"]
+            "profiles_from = \"control\"\n[control]\nurl = \"{URL}\"\nnode = \"fra-1\"\nkey = {}\nsecret_file = \"{}\"",
+            key["key"]["id"],
+            secret.display()
         ))?;
         region.stand.start()?;
         Ok(region)

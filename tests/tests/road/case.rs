@@ -162,13 +162,13 @@ impl Sleeping<'_> {
     pub fn tcp(&mut self, to: SocketAddr, len: usize) -> Result<()> {
         let stream = self.connect(to)?;
         self.staying.push(stream.try_clone()?);
-        self.converse(stream, len, seen_as(to))
+        self.converse(&stream, len, seen_as(to))
     }
 
     /// Sends letters on a connection and gets all of them back in order, from a server that saw this address.
-    pub fn converse(&mut self, stream: TcpStream, len: usize, seen: IpAddr) -> Result<()> {
+    pub fn converse(&mut self, stream: &TcpStream, len: usize, seen: IpAddr) -> Result<()> {
         let sent = self.chance.letters(len);
-        converse(&stream, &sent, Some(seen))
+        converse(stream, &sent, Some(seen))
     }
 
     /// A player by UDP: datagrams of these sizes at once, all of them answered in order.

@@ -50,7 +50,7 @@ fn every_way_in(mut road: Road) {
         // The node's address is all that the server can see.
         let again = road.case(&name("NodePort, TCP"), |at| {
             let stream = at.connect(port(at, NODE_PORT))?;
-            at.converse(stream, 50_000, BRIDGE[family])
+            at.converse(&stream, 50_000, BRIDGE[family])
         });
         assert_eq!(again, 0);
         road.case(&name("NodePort, UDP"), |at| {
@@ -76,22 +76,22 @@ fn every_way_in(mut road: Road) {
             let lo: IpAddr =
                 if family == 0 { Ipv4Addr::LOCALHOST.into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() };
             let stream = at.stand.node.pods[at.index].netns.run(|| connect(SocketAddr::new(lo, PORT)))?;
-            at.converse(stream, 1000, lo)
+            at.converse(&stream, 1000, lo)
         });
         road.case(&name("another pod on the bridge"), |at| {
             let other = &at.stand.node.pods[(at.index + 1) % at.stand.pots.len()];
             let to = at.addresses()[family];
             let stream = other.netns.run(|| connect(to))?;
-            at.converse(stream, 1000, other.addresses()[family])
+            at.converse(&stream, 1000, other.addresses()[family])
         });
     }
     // The echo server has one socket for both families: an IPv4 client is `::ffff:a.b.c.d` there.
     road.case("an old connection by a mapped address", |at| {
         at.stand.daemon.wake(&at.stand.pots[at.index].name)?;
         let stream = at.connect(at.v4())?;
-        at.converse(stream.try_clone()?, 1000, seen_as(at.v4()))?;
+        at.converse(&stream, 1000, seen_as(at.v4()))?;
         at.stand.doze(at.index)?;
-        at.converse(stream, 1000, seen_as(at.v4()))
+        at.converse(&stream, 1000, seen_as(at.v4()))
     });
     road.finish();
 }
@@ -201,7 +201,7 @@ fn a_limited_bandwidth_only_takes_its_time() {
             let other = at.client(|| udp_socket(to))?;
             other.send(b"HELD")?;
             let stream = at.connect(to)?;
-            at.converse(stream, 14_000, seen_as(to))?;
+            at.converse(&stream, 14_000, seen_as(to))?;
             other.set_read_timeout(Some(SOON))?;
             crate::case::expect_datagram(&other, b"HELD", Some(seen_as(to)))
         });

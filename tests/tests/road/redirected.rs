@@ -72,6 +72,6 @@ fn a_road_past_the_door_is_refused() {
         .unwrap();
     assert!(!stand.pots[0].cgroup.is_frozen().unwrap());
     // Its neighbour, whom nobody has called yet by that road, has nothing against it.
-    assert_eq!(IpAddr::from(CLIENT[0]), answer.local.ip());
+    assert_eq!(CLIENT[0], answer.local.ip());
     drop(held);
 }

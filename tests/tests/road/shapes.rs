@@ -132,7 +132,7 @@ fn every_shape_of_packet_gets_in() {
             let to = at.addresses()[extra.family];
             let stream = at.connect(to)?;
             set(stream.as_raw_fd(), extra.level, extra.option, extra.value)?;
-            at.converse(stream, 3000, seen_as(to))
+            at.converse(&stream, 3000, seen_as(to))
         });
         road.case(&format!("UDP, {}", extra.name), |at| {
             let to = at.addresses()[extra.family];
@@ -160,12 +160,12 @@ fn every_shape_of_packet_gets_in() {
         road.case(&format!("a large burst of a stream, {}", ["IPv4", "IPv6"][family]), |at| {
             at.tcp(at.addresses()[family], 300_000)
         });
-        let again = road.case(&format!("a stream's burst behind a held datagram, {}", family), |at| {
+        let again = road.case(&format!("a stream's burst behind a held datagram, {family}"), |at| {
             let to = at.addresses()[family];
             let other = at.client(|| udp_socket(to))?;
             other.send(b"HELD")?;
             let stream = at.connect(to)?;
-            at.converse(stream, 14_000, seen_as(to))?;
+            at.converse(&stream, 14_000, seen_as(to))?;
             expect_datagram(&other, b"HELD", Some(seen_as(to)))
         });
         assert_eq!(again, 0, "the burst is parked and given back whole");
@@ -347,12 +347,12 @@ fn what_belongs_to_no_player_passes_and_wakes_nobody() {
     road.case("the path's MTU shrinks behind an old connection", |at| {
         at.stand.daemon.wake(&at.stand.pots[at.index].name)?;
         let stream = at.connect(at.v4())?;
-        at.converse(stream.try_clone()?, 3000, CLIENT[0])?;
+        at.converse(&stream, 3000, CLIENT[0])?;
         at.stand.doze(at.index)?;
         // The client's way and the server's answers meet an uplink that is narrower than what both know.
         at.stand.node.netns.ip("link set up0 mtu 1280")?;
         at.stand.node.client.ip("link set c0 mtu 1280")?;
-        at.converse(stream, 20_000, CLIENT[0])?;
+        at.converse(&stream, 20_000, CLIENT[0])?;
         at.stand.node.netns.ip("link set up0 mtu 1500")?;
         at.stand.node.client.ip("link set c0 mtu 1500")
     });
@@ -360,9 +360,7 @@ fn what_belongs_to_no_player_passes_and_wakes_nobody() {
         let to: SocketAddr = at.v4();
         at.client(|| {
             let streams = (0..20).map(|_| connect(to)).collect::<Result<Vec<_>>>()?;
-            streams.iter().try_for_each(|stream| {
-                crate::case::converse(stream, b"TOGETHER", Some(IpAddr::from(CLIENT[0])))
-            })
+            streams.iter().try_for_each(|stream| crate::case::converse(stream, b"TOGETHER", Some(CLIENT[0])))
         })
     });
     road.finish();

@@ -49,7 +49,7 @@ fn old(at: &mut Sleeping<'_>) -> Result<TcpStream> {
     let name = &at.stand.pots[at.index].name;
     at.stand.daemon.wake(name)?;
     let stream = at.connect(at.v4())?;
-    at.converse(stream.try_clone()?, 1000, CLIENT[0])?;
+    at.converse(&stream, 1000, CLIENT[0])?;
     at.stand.doze(at.index)?;
     Ok(stream)
 }
@@ -107,7 +107,7 @@ fn every_kind_of_connection_gets_in() {
     });
     road.case("an old connection goes on", |at| {
         let stream = old(at)?;
-        at.converse(stream, 60_000, CLIENT[0])
+        at.converse(&stream, 60_000, CLIENT[0])
     });
     road.case("who gives up leaves the door to the next", |at| {
         let stream = at.connect(at.v4())?;
