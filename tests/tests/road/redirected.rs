@@ -1,7 +1,7 @@
 //! Networks that send packets to a pod by a program of theirs, as Cilium does: out of the veth, where the door sees
 //! them, or into the pod past everything at the host's side, where it does not.
 
-use std::{net::IpAddr, process::Command};
+use std::process::Command;
 
 use aya::programs::TcAttachType;
 use dormouse_tests::{
