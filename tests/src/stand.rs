@@ -279,7 +279,8 @@ fn settings(cgroup: &Path, into: &mut BTreeMap<String, String>) -> Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let mode = entry.metadata()?.permissions().mode();
-        let counted = [".pressure", "cgroup.procs", "cgroup.threads"].iter().any(|end| name.ends_with(end));
+        let counted =
+            [".pressure", ".peak", "cgroup.procs", "cgroup.threads"].iter().any(|end| name.ends_with(end));
         if entry.file_type()?.is_dir() {
             settings(&entry.path(), into)?;
         } else if mode & 0o600 == 0o600 && !counted {

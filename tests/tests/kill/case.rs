@@ -22,7 +22,7 @@ const NODE: &str = "stale_after = \"200ms\"\nguard_limit = \"2s\"";
 /// The guard gives up on nobody for as long as a test takes.
 pub const PATIENT_NODE: &str = "stale_after = \"200ms\"\nguard_limit = \"10m\"";
 /// Asleep as soon as nobody plays, and as often as the test likes.
-const LIMITS: &str = "doze_after = \"1s\"\ndoze_by = \"freeze\"\n\
+const LIMITS: &str = "doze_after = \"1s\"\n\
                           min_awake = \"1ms\"\ngrace_after_start = \"1ms\"\nwakes_per_hour = 100000\n";
 /// How long a program may take to come to a step.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,12 +43,21 @@ impl Case {
 
     /// With lines of `dormoused.toml` of the caller's.
     pub fn prepare_on(node: &str, count: u8, more: &str) -> Self {
-        let stand =
-            Stand::prepare_with(Node::create(count).unwrap(), node, &format!("{LIMITS}{more}")).unwrap();
+        let by = if more.contains("doze_by") { "" } else { "doze_by = \"freeze\"\n" };
+        let limits = format!("{LIMITS}{by}{more}");
+        let stand = Stand::prepare_with(Node::create(count).unwrap(), node, &limits).unwrap();
         let before = stand.snapshot().unwrap();
         let mut case = Self { stand, steps: Steps::listen().unwrap(), before };
         case.guard();
         case
+    }
+
+    /// Sets a limit of every server, as its owner had before dormouse came.
+    pub fn set_limit(&mut self, file: &str, value: &str) {
+        for pot in &self.stand.pots {
+            std::fs::write(pot.cgroup.path().join(file), value).unwrap();
+        }
+        self.before = self.stand.snapshot().unwrap();
     }
 
     /// Runs a guard, as systemd does when one has ended.

@@ -52,7 +52,9 @@ const CALLED_OFF: [&str; 1] = ["doze-off-thawed"];
 const QUERY: [&str; 4] = ["query-thawed", "query-drained", "query-frozen", "query-parked"];
 const DEEP: [&str; 2] = ["deep-begun", "deep-done"];
 /// Need controllers of cgroup v2.
-const LIMITS: [&str; 4] = ["throttle-logged", "throttle-written", "swap-limit-logged", "swap-limit-written"];
+const THROTTLE: [&str; 2] = ["throttle-logged", "throttle-written"];
+/// As [`THROTTLE`].
+const SWAP_LIMIT: [&str; 2] = ["swap-limit-logged", "swap-limit-written"];
 const TAKE_DOWN: [&str; 3] = ["unhang-unwatched", "unhang-detached", "take-down-done"];
 const OFF: [&str; 5] = ["off-marked", "undo-put-back", "undo-marked", "off-played", "off-unpinned"];
 const OFF_SEEN: [&str; 1] = ["off-seen"];
@@ -63,7 +65,7 @@ const GUARD: [&str; 2] = ["guard-stale", "guard-wakes"];
 /// A step that no test comes to fails here.
 #[test]
 fn every_step_is_killed_at() {
-    let lists: [&[&str]; 14] = [
+    let lists: [&[&str]; 15] = [
         &START,
         &START_LOOPBACK,
         &LAYOUT,
@@ -71,7 +73,8 @@ fn every_step_is_killed_at() {
         &CALLED_OFF,
         &QUERY,
         &DEEP,
-        &LIMITS,
+        &THROTTLE,
+        &SWAP_LIMIT,
         &TAKE_DOWN,
         &OFF,
         &OFF_SEEN,
@@ -252,12 +255,39 @@ fn on_the_way_to_deep() {
     }
 }
 
+/// Where cgroup v2 has no controllers, the VM bench runs this (tests/vm/wakes).
 #[test]
 fn while_limits_are_changed() {
-    let controllers =
-        std::fs::read_to_string(dormouse_tests::cgroup::root().unwrap().join("cgroup.controllers"));
-    if !controllers.unwrap().contains("cpu") {
-        skip(&format!("kill points {LIMITS:?}: cgroup v2 has no cpu and memory controllers on this machine"));
+    let root = dormouse_tests::cgroup::root().unwrap();
+    let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap();
+    if !controllers.contains("cpu") || !controllers.contains("memory") {
+        let steps = [THROTTLE, SWAP_LIMIT].concat();
+        return skip(&format!(
+            "kill points {steps:?}: no cpu and memory controllers on cgroup v2: run tests/vm/wakes"
+        ));
+    }
+    let mut case = Case::prepare(2, "floor = \"dozing\"\ndoze_by = \"throttle\"\n");
+    for step in THROTTLE {
+        case.start();
+        case.steps.want(step);
+        case.kill_at(step, |stand| {
+            doze(stand, 0, false);
+            Ok(())
+        });
+        case.holds(step);
+    }
+    drop(case);
+    let _swap = Swap::ensure(64).unwrap();
+    let mut case = Case::prepare(2, "floor = \"deep\"\ndeep_after = \"1h\"\n");
+    case.set_limit("memory.swap.max", "0");
+    for step in SWAP_LIMIT {
+        case.start();
+        case.steps.want(step);
+        case.kill_at(step, |stand| {
+            doze(stand, 0, true);
+            Ok(())
+        });
+        case.holds(step);
     }
 }
 
