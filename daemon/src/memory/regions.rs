@@ -103,7 +103,8 @@ impl Regions {
         match mapping.judge() {
             Ok(kind) => self.anonymous.push(Region { span: mapping.span, kind }),
             Err(skip) if mapping.resident > 0 => {
-                *self.skipped.entry(skip).or_default() += mapping.resident;
+                let skipped = self.skipped.entry(skip).or_default();
+                *skipped = skipped.saturating_add(mapping.resident);
             }
             Err(_) => {}
         }
@@ -153,7 +154,7 @@ impl Mapping {
         match field {
             "Rss" | "Private_Hugetlb" | "Shared_Hugetlb" => {
                 let kib: u64 = value.split_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(0);
-                self.resident += kib << 10;
+                self.resident = self.resident.saturating_add(kib.saturating_mul(1024));
             }
             "VmFlags" => self.flags = value.split_whitespace().map(str::to_owned).collect(),
             _ => {}
