@@ -10,6 +10,8 @@ pub mod adopt;
 pub mod client;
 pub mod command;
 pub mod event;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod path;
 pub mod preflight;
 pub mod problem;
@@ -18,7 +20,10 @@ pub mod registry;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod savings;
+pub mod shipped;
 pub mod status;
+#[cfg(feature = "token")]
+pub mod token;
 pub mod why;
 
 pub use problem::{Code, Problem};
