@@ -89,6 +89,7 @@ impl App {
     pub async fn begin(&self, caller: &Caller, head: &Head) -> Result<Write, Refusal> {
         let mut tx = self.db.write(&caller.scope()).await?;
         if let Some(key) = &head.key {
+            failpoint::arm(key);
             // The same request beside this one waits here for the answer.
             tx.hold(&format!("{} {key}", caller.subject)).await?;
             if let Some(answer) = given(&mut tx, &caller.subject, key, &head.digest).await? {
@@ -103,7 +104,6 @@ impl App {
     pub async fn finish(&self, write: Write, answer: Answer) -> Result<Response, Refusal> {
         let Write { mut tx, subject, key, digest } = write;
         if let Some(key) = key {
-            failpoint::at("before-idempotency");
             let text = serde_json::to_string(&answer)
                 .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
             tx.execute(
@@ -112,8 +112,8 @@ impl App {
             )
             .await?;
         }
-        failpoint::at("before-commit");
         tx.commit().await?;
+        failpoint::statement();
         failpoint::at("after-commit");
         self.posted.notify_one();
         Ok(answer.into_response())

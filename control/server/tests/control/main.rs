@@ -8,5 +8,6 @@ mod isolation;
 mod kill;
 mod limits;
 mod nodes;
+mod schema;
 mod start;
 mod support;
