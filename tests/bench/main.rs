@@ -48,6 +48,8 @@ enum Name {
     Handback,
     /// Players from deep.
     DeepJoin,
+    /// Twenty deep servers knocked on at once.
+    StormDeep,
     /// A full collection after a deep wake.
     JvmGc,
 }
@@ -65,6 +67,7 @@ fn main() -> Result<ExitCode> {
         Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
         Name::Handback => ("handback", memory::handback::run(args.quick)?),
         Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::StormDeep => ("storm-deep", memory::storm_deep::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -15,8 +15,8 @@ use dormouse_tests::{
 /// How long a woken server's working set is watched (the daemon's last look), and a little more.
 const RECORDED: Duration = Duration::from_millis(5500);
 /// Work left over from the join before freezes with the server and goes on after the thaw.
-const SETTLE: Duration = Duration::from_millis(800);
-const DEEP_WITHIN: Duration = Duration::from_mins(2);
+pub const SETTLE: Duration = Duration::from_millis(800);
+pub const DEEP_WITHIN: Duration = Duration::from_mins(2);
 
 /// What is to run.
 pub struct Wanted<'a> {
