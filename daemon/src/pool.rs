@@ -79,7 +79,9 @@ impl Pool {
             return Remedy::Underway;
         }
         let possible = sleepers.iter().filter(|sleeper| sleeper.deepening == Deepening::Possible);
-        possible.min_by_key(|sleeper| sleeper.idle_since).map_or(Remedy::Nobody, |one| Remedy::Deepen(one.name))
+        possible
+            .min_by_key(|sleeper| sleeper.idle_since)
+            .map_or(Remedy::Nobody, |one| Remedy::Deepen(one.name))
     }
 }
 
@@ -103,7 +105,9 @@ impl Memory {
     pub fn read() -> io::Result<Self> {
         let info = fs::read_to_string("/proc/meminfo")?;
         let bytes = |key: &str| {
-            let kib = info.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse().ok());
+            let kib = info
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse().ok());
             kib.map(|kib: u64| kib * 1024).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
         };
         Ok(Self { total: bytes("MemTotal:")?, available: bytes("MemAvailable:")? })

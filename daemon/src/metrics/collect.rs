@@ -66,7 +66,8 @@ impl Writer<'_> {
         for (name, help, bytes) in pool {
             self.gauges(name, help, Some(&Unit::Bytes), [([], bytes)])?;
         }
-        let exhausted = "1 while memory is missing and nobody can go deeper: no more servers should come here";
+        let exhausted =
+            "1 while memory is missing and no sleeper can go deeper: no more servers should come here";
         self.gauge("pool_exhausted", exhausted, u64::from(node.pool_exhausted))?;
         let budget = node.deep_write_budget.map(|bytes| ([], bytes));
         let help = "What page-outs may write to swap on a day (UTC)";

@@ -24,7 +24,7 @@ pub struct Wanted<'a> {
     pub profile: &'a str,
     pub transport: Transport,
     pub port: u16,
-    /// More `[limits]`.
+    /// More `[limits]`, in place of the usual ones of the same name.
     pub limits: &'a str,
     pub start: &'a dyn Fn(Place<'_>, u16) -> Result<Server>,
 }
@@ -47,7 +47,9 @@ impl Deep {
             let server = (one.start)(Place::new(&node.pods[index].netns, &cgroup), one.port)?;
             node.publish(index, Road::HostPort, one.transport, one.port, one.port)?;
             let protocol = if one.transport == Transport::Tcp { "tcp" } else { "udp" };
-            let limits = QUICK
+            let is_set = |line: &&str| !one.limits.contains(line.split(' ').next().unwrap_or_default());
+            let limits = QUICK.lines().filter(is_set).map(|line| format!("{line}\n")).collect::<String>();
+            let limits = limits
                 .replace("doze_after = \"1s\"", "doze_after = \"1h\"")
                 .replace("deep_after = \"never\"", "deep_after = \"1h\"")
                 .replace("floor = \"dozing\"", "floor = \"deep\"");

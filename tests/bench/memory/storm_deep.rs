@@ -80,7 +80,8 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             profile: "generic-tcp",
             transport: Transport::Tcp,
             port: FIRST_PORT + number,
-            limits: "first_speaker = \"client\"\n",
+            // An order to sleep waits for as long after a player.
+            limits: "first_speaker = \"client\"\ndoze_after = \"7s\"\n",
             start,
         })
         .collect();
