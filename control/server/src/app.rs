@@ -14,6 +14,7 @@ use crate::clock;
 use crate::erasure::ledger::Ledger;
 use crate::index::writer::Writer;
 use crate::index::{Entry, Index};
+use crate::metrics::Metrics;
 use crate::registry::commands::Addressed;
 use crate::registry::servers::Known;
 use crate::store::Db;
@@ -54,6 +55,7 @@ pub struct App {
     pub ordered: Notify,
     /// An erasure was asked for here: nodes are told at once.
     pub erasures_asked: watch::Sender<()>,
+    pub metrics: Metrics,
     tokens: TokenCache,
 }
 
@@ -79,6 +81,7 @@ const LOGINS: u32 = 2;
 impl App {
     pub fn new(parts: Parts) -> Self {
         let Parts { db, region, keys, rate, redis, index, nearest, erasure_services, erasure_ledger } = parts;
+        let metrics = Metrics::new(index.as_ref().map(|(_, writer)| writer.dropped.clone()));
         Self {
             db,
             region,
@@ -96,6 +99,7 @@ impl App {
             nearest,
             erasure_services,
             erasure_ledger,
+            metrics,
             tokens: TokenCache::default(),
         }
     }

@@ -78,7 +78,9 @@ pub async fn to_node(app: Arc<App>, node: String, beat: Duration, lines: Lines) 
             if told.get(&command.id).is_some_and(|at| now.duration_since(*at) < AGAIN) {
                 continue;
             }
-            told.insert(command.id.clone(), now);
+            if told.insert(command.id.clone(), now).is_none() {
+                app.metrics.command_delivered();
+            }
             if tell(command, &lines).await.is_none() {
                 return;
             }

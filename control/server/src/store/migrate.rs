@@ -21,6 +21,11 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../migrations/0001_registry.postgres.sql"),
     },
     Migration { version: 2, text: include_str!("../../migrations/0002_erasure_waiting.sql"), postgres: "" },
+    Migration {
+        version: 3,
+        text: include_str!("../../migrations/0003_list_by_stage.sql"),
+        postgres: include_str!("../../migrations/0003_list_by_stage.postgres.sql"),
+    },
 ];
 
 /// "dormouse" in the eight bytes of an advisory lock's number.

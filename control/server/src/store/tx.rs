@@ -2,12 +2,13 @@
 
 use sqlx::{Postgres, SqlSafeStr, Sqlite, Transaction};
 
-use super::{Arg, Row, Scope, StoreError, args};
+use super::{Arg, Row, Scope, StoreError, args, batch};
 use crate::failpoint;
 
 /// Dropped without a commit it is rolled back.
 pub enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
+    SqliteWrite(batch::Write),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -27,6 +28,7 @@ impl Tx {
         failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
@@ -35,6 +37,9 @@ impl Tx {
         failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => {
+                query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::SqliteWrite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
@@ -47,6 +52,7 @@ impl Tx {
         failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            Self::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
             Self::Postgres(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Postgres),
         })
     }
@@ -55,6 +61,9 @@ impl Tx {
     pub(super) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => {
+                sqlx::raw_sql(sql).execute(&mut **tx).await?;
+            }
+            Self::SqliteWrite(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
             Self::Postgres(tx) => {
@@ -89,6 +98,7 @@ impl Tx {
         failpoint::statement();
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
+            Self::SqliteWrite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
