@@ -53,9 +53,9 @@ pub struct App {
     pub erasure_ledger: Ledger,
     /// A command was written here: look now, not at the next tick.
     pub ordered: Notify,
+    pub metrics: Metrics,
     /// An erasure was asked for here: nodes are told at once.
     pub erasures_asked: watch::Sender<()>,
-    pub metrics: Metrics,
     tokens: TokenCache,
 }
 
@@ -98,8 +98,8 @@ impl App {
             index,
             nearest,
             erasure_services,
-            erasure_ledger,
             metrics,
+            erasure_ledger,
             tokens: TokenCache::default(),
         }
     }
