@@ -94,9 +94,8 @@ impl Journal {
                 count += 1;
             }
         }
-        if count > 0 {
-            self.save()?;
-        }
+        // Also where nothing is left: an earlier try may not have come to the disk.
+        self.save()?;
         Ok(count)
     }
 
