@@ -84,6 +84,13 @@ pub fn intersection(a: &[Span], b: &[Span]) -> Vec<Span> {
     both
 }
 
+/// What of a sorted, disjoint set lies in `window`.
+pub fn within(spans: &[Span], window: Span) -> Vec<Span> {
+    let from = spans.partition_point(|span| span.end <= window.start);
+    let to = spans.partition_point(|span| span.start < window.end);
+    intersection(spans.get(from..to).unwrap_or_default(), &[window])
+}
+
 /// What lies in `a` but not in `b`; each input sorted and disjoint.
 pub fn difference(a: &[Span], b: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
@@ -108,11 +115,11 @@ pub fn difference(a: &[Span], b: &[Span]) -> Vec<Span> {
 
 /// Cuts a set into steps of at most [`STEP`] bytes and as many pieces as one system call takes.
 pub fn steps(spans: &[Span]) -> Vec<Vec<Span>> {
-    steps_of(spans, MAX_PIECES)
+    steps_of(spans, STEP, MAX_PIECES)
 }
 
-/// Cuts a set into steps of at most [`STEP`] bytes and so many pieces.
-pub fn steps_of(spans: &[Span], pieces: usize) -> Vec<Vec<Span>> {
+/// Cuts a set into steps of at most so many bytes and pieces.
+pub fn steps_of(spans: &[Span], bytes: u64, pieces: usize) -> Vec<Vec<Span>> {
     let mut steps: Vec<Vec<Span>> = Vec::new();
     let mut room = 0;
     for span in spans {
@@ -122,7 +129,7 @@ pub fn steps_of(spans: &[Span], pieces: usize) -> Vec<Vec<Span>> {
                 Some(step) if room > 0 && step.len() < pieces => {}
                 _ => {
                     steps.push(Vec::new());
-                    room = STEP;
+                    room = bytes;
                 }
             }
             let piece = Span::new(rest.start, rest.start + rest.bytes().min(room));
@@ -197,6 +204,12 @@ mod tests {
             prop_assert_eq!(pages(&union(&a, &b)), &pa | &pb);
             prop_assert_eq!(pages(&intersection(&a, &b)), &pa & &pb);
             prop_assert_eq!(pages(&difference(&a, &b)), &pa - &pb);
+        }
+
+        #[test]
+        fn a_window_cuts_as_an_intersection_does(a in any_set(), at in 0u64..300, len in 0u64..40) {
+            let (a, window) = (joined(a, 0), Span::new(at * PAGE, (at + len) * PAGE));
+            prop_assert_eq!(within(&a, window), intersection(&a, &[window]));
         }
 
         #[test]
