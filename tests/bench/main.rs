@@ -1,6 +1,7 @@
 //! The benches: `bench NAME [--quick]` measures, prints what was found, and ends with one line of JSON. Run
 //! through `scripts/bench`; needs root.
 
+mod control;
 mod fastpath;
 mod flood;
 mod floor;
@@ -50,6 +51,8 @@ enum Name {
     DeepJoin,
     /// A full collection after a deep wake.
     JvmGc,
+    /// The control plane against a bare axum and sqlx.
+    Control,
 }
 
 fn main() -> Result<ExitCode> {
@@ -65,6 +68,7 @@ fn main() -> Result<ExitCode> {
         Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
         Name::Handback => ("handback", memory::handback::run(args.quick)?),
         Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::Control => ("control", control::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

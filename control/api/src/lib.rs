@@ -10,6 +10,7 @@ pub mod adopt;
 pub mod client;
 pub mod command;
 pub mod event;
+pub mod exposition;
 pub mod path;
 pub mod preflight;
 pub mod problem;

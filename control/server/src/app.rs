@@ -13,6 +13,7 @@ use crate::auth::token::{self, TokenError};
 use crate::clock;
 use crate::index::writer::Writer;
 use crate::index::{Entry, Index};
+use crate::metrics::Metrics;
 use crate::registry::commands::Addressed;
 use crate::registry::servers::Known;
 use crate::store::Db;
@@ -49,6 +50,7 @@ pub struct App {
     pub erasure_services: Vec<String>,
     /// A command was written here: look now, not at the next tick.
     pub ordered: Notify,
+    pub metrics: Metrics,
     tokens: TokenCache,
 }
 
@@ -73,6 +75,7 @@ const LOGINS: u32 = 2;
 impl App {
     pub fn new(parts: Parts) -> Self {
         let Parts { db, region, keys, rate, redis, index, nearest, erasure_services } = parts;
+        let metrics = Metrics::new(index.as_ref().map(|(_, writer)| writer.dropped.clone()));
         Self {
             db,
             region,
@@ -88,6 +91,7 @@ impl App {
             index,
             nearest,
             erasure_services,
+            metrics,
             tokens: TokenCache::default(),
         }
     }

@@ -20,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Print a token, signed with the region's key
     Token(TokenOptions),
     /// The keys that sign tokens
@@ -100,6 +100,10 @@ pub struct Serve {
     /// Requests a second for one token; twice as many may come at once
     #[arg(long, default_value_t = 200, value_name = "NUMBER")]
     pub rate: u32,
+
+    /// Where Prometheus scrapes /metrics, without TLS and token; nowhere unless said
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
 
     #[command(flatten)]
     pub tls: Tls,

@@ -75,7 +75,9 @@ pub async fn to_node(
             if told.get(&command.id).is_some_and(|at| now.duration_since(*at) < AGAIN) {
                 continue;
             }
-            told.insert(command.id.clone(), now);
+            if told.insert(command.id.clone(), now).is_none() {
+                app.metrics.command_delivered();
+            }
             let Ok(mut line) = serde_json::to_vec(command) else { continue };
             line.push(b'\n');
             if lines.send(Ok(line.into())).await.is_err() {

@@ -8,7 +8,6 @@ mod collect;
 mod serve;
 #[cfg(test)]
 mod tests;
-mod text;
 mod totals;
 
 use std::collections::BTreeMap;
@@ -17,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dormouse_abi::server::Counters;
+pub use dormouse_api::exposition::Format;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
@@ -26,7 +27,6 @@ use crate::preflight::features::Feature;
 use crate::sleep::{DozeAborted, Tally};
 use crate::stage::{Cause, Refusal, Stage};
 pub use serve::{Refresh, ServeError, bind, serve};
-pub use text::Format;
 use totals::{DoorTotals, Rising};
 
 /// Upper bounds in seconds, from a thaw without memory to bring back to a disk that is no SSD.
@@ -206,7 +206,9 @@ impl Metrics {
 
     /// All of it, as one text.
     pub fn text(&self, format: Format) -> String {
-        format.write(&self.registry)
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a String takes every write");
+        format.of(text)
     }
 
     fn change(&self, server: &str, change: impl FnOnce(&mut Server)) {

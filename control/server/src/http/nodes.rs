@@ -178,7 +178,11 @@ async fn answer(
     caller.is_node(&node)?;
     let mut write = app.begin(&caller, &ask.head).await?;
     let command = commands::answer(&mut write.tx, &node, &id, &ask.body).await?;
+    let state = command.state;
     let answer = app.finish(write, Answer::ok(&command)?).await;
+    if answer.is_ok() {
+        app.metrics.command_answered(state);
+    }
     app.ordered.notify_one();
     answer
 }

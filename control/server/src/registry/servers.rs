@@ -90,6 +90,8 @@ pub async fn list(
 ) -> Result<Page<Server>, Problem> {
     let size = page_size(filter.limit)?;
     let after = filter.cursor.as_deref().map(|cursor| ServerName::parse("cursor", cursor)).transpose()?;
+    // A stage is its report's, and the index by stage has the names in order.
+    let by = if filter.stage.is_some() { "r" } else { "s" };
     // Static pieces only; every value is bound.
     let mut sql = select!("WHERE s.deleted_at IS NULL").to_owned();
     let mut values: Vec<Arg> = Vec::new();
@@ -99,7 +101,7 @@ pub async fn list(
     };
     match (tenant, after) {
         (Some(tenant), after) => {
-            and("s.tenant =", tenant.into());
+            and(&format!("{by}.tenant ="), tenant.into());
             if let Some(after) = after {
                 // A cursor of another tenant's names is before or after all of one's own.
                 let own = match after.tenant.as_str().cmp(tenant) {
@@ -107,12 +109,12 @@ pub async fn list(
                     std::cmp::Ordering::Equal => after.name,
                     std::cmp::Ordering::Greater => return Ok(Page { items: Vec::new(), next: None }),
                 };
-                and("s.name >", own.into());
+                and(&format!("{by}.name >"), own.into());
             }
         }
         (None, Some(after)) => {
             values.extend([after.tenant.into(), after.name.into()]);
-            sql.push_str(" AND (s.tenant, s.name) > ($1, $2)");
+            let _ = write!(sql, " AND ({by}.tenant, {by}.name) > ($1, $2)");
         }
         (None, None) => {}
     }
@@ -130,7 +132,7 @@ pub async fn list(
         and("r.stage =", word(&stage)?.into());
     }
     values.push(Arg::from(size + 1));
-    let _ = write!(sql, " ORDER BY s.tenant, s.name LIMIT ${}", values.len());
+    let _ = write!(sql, " ORDER BY {by}.tenant, {by}.name LIMIT ${}", values.len());
     let rows = tx.rows(AssertSqlSafe(sql), &values).await?;
     let servers =
         rows.iter().map(|row| Ok(read(row, region)?.server)).collect::<Result<Vec<_>, StoreError>>()?;

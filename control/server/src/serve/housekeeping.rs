@@ -36,8 +36,10 @@ async fn late(app: &App) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut tx = app.db.write(&Scope::Region).await?;
-    commands::expire(&mut tx).await?;
-    tx.commit().await
+    let expired = commands::expire(&mut tx).await?;
+    tx.commit().await?;
+    app.metrics.commands_expired(expired);
+    Ok(())
 }
 
 async fn answers(app: &App) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ use crate::config::{self, Serve};
 use crate::index::writer::{self, Writer};
 use crate::index::{Index, refresh, regions};
 use crate::store::Db;
-use crate::{deliver, erasure, http, names, thresholds};
+use crate::{deliver, erasure, http, metrics, names, thresholds};
 
 /// What is under way at SIGTERM has this long.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -36,6 +36,10 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
+    let scrapes = match options.metrics_listen {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = options.url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let redis = redis(&options)?;
@@ -62,6 +66,14 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
     workers.spawn(housekeeping::run(app.clone()));
     workers.spawn(deliver::look(app.clone()));
     workers.spawn(sequence::run(app.clone()));
+    if let Some(scrapes) = scrapes {
+        let app = app.clone();
+        workers.spawn(async move {
+            if let Err(error) = metrics::serve(scrapes, app).await {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        });
+    }
     match app.redis.clone() {
         Some(client) => {
             workers.spawn(stream::run(app.clone(), client.clone()));

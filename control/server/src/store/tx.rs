@@ -2,11 +2,12 @@
 
 use sqlx::{Postgres, SqlSafeStr, Sqlite, Transaction};
 
-use super::{Arg, Row, StoreError, args};
+use super::{Arg, Row, StoreError, args, batch};
 
 /// Dropped without a commit it is rolled back.
 pub enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
+    SqliteWrite(batch::Write),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -25,6 +26,7 @@ impl Tx {
     pub async fn execute(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<u64, StoreError> {
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
@@ -32,6 +34,9 @@ impl Tx {
     pub async fn rows(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Vec<Row>, StoreError> {
         Ok(match self {
             Self::Sqlite(tx) => {
+                query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::SqliteWrite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
@@ -43,6 +48,7 @@ impl Tx {
     pub async fn row(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Option<Row>, StoreError> {
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            Self::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
             Self::Postgres(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Postgres),
         })
     }
@@ -51,6 +57,9 @@ impl Tx {
     pub(super) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => {
+                sqlx::raw_sql(sql).execute(&mut **tx).await?;
+            }
+            Self::SqliteWrite(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
             Self::Postgres(tx) => {
@@ -75,6 +84,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
+            Self::SqliteWrite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

@@ -115,7 +115,7 @@ async fn a_stream_takes_up_where_it_ended(on: On) {
 }
 
 /// The positions in the region's stream.
-async fn in_redis(redis: &Redis) -> Vec<u64> {
+pub async fn in_redis(redis: &Redis) -> Vec<u64> {
     let mut connection = redis.connect().await;
     let entries: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
         .arg("dormouse:fra:events")

@@ -51,12 +51,12 @@ async fn the_index_follows_and_an_old_write_never_wins(on: On) {
     let client = redis::Client::open(redis.url()).unwrap();
     let index = Index::new(&client, Duration::from_mins(1)).unwrap();
     let mut late: Entry = serde_json::from_value(known).unwrap();
-    assert_eq!(index.put(&late).await.unwrap(), Put::Older);
+    assert_eq!(index.put(&[late.clone()]).await.unwrap(), [Put::Older]);
     // Another region may take the name of a grave, and then it is theirs.
     late.region = "lon".to_owned();
-    assert_eq!(index.put(&late).await.unwrap(), Put::Written);
+    assert_eq!(index.put(&[late]).await.unwrap(), [Put::Written]);
     let grave: Entry = serde_json::from_value(grave).unwrap();
-    assert_eq!(index.put(&grave).await.unwrap(), Put::Foreign);
+    assert_eq!(index.put(&[grave]).await.unwrap(), [Put::Foreign]);
     assert_eq!(index.get("acme/x").await.unwrap().unwrap().region, "lon");
 }
 

@@ -32,6 +32,15 @@ impl Start {
             On::Sqlite => folder.path().join("region.db").to_str().unwrap().to_owned(),
             On::Postgres => postgres::database(),
         };
+        Self::of(database, folder)
+    }
+
+    /// On a cluster that the test may kill.
+    pub fn on_cluster(cluster: &postgres::Cluster) -> Self {
+        Self::of(cluster.database("region"), Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn of(database: String, folder: Arc<tempfile::TempDir>) -> Self {
         Self {
             database,
             keys: folder.path().join("keys"),
