@@ -25,7 +25,7 @@ use crate::{
         Cancel,
         cold::page_out_cold,
         group::Group,
-        page_out::{Bounds, PagedOut, page_out, write_out},
+        page_out::{Bounds, PagedOut, write_out},
         prefetch::Prefetched,
         working_set::WorkingSets,
     },
@@ -164,21 +164,17 @@ impl Agent {
                 let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
                 return Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()));
             }
-            // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.
             let recorded = WorkingSets::load(&sets).is_ok_and(|known| known.wakes() > 0);
-            let out = if alone && recorded {
-                page_out(&group, bounds, &cancel, &mut write_limit)
-            } else {
-                write_out(&group, bounds, &cancel, &mut write_limit).and_then(|mut written| {
-                    if !recorded && !cancel.is_cancelled() && sleeper.rehearse(&group, &sets) {
-                        written.again(&cancel)?;
-                    }
-                    if !alone {
-                        written.wait_until_needed(SWEEP_AFTER, &cancel);
-                    }
-                    written.sweep(&cancel)
-                })
-            };
+            let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|mut written| {
+                if !recorded && !cancel.is_cancelled() && sleeper.rehearse(&group, &sets) {
+                    written.again(&cancel)?;
+                }
+                // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.
+                if !alone {
+                    written.wait_until_needed(SWEEP_AFTER, &cancel);
+                }
+                written.sweep(&cancel)
+            });
             failpoint::at("deep-done");
             Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
         });

@@ -4,7 +4,7 @@
 //! stay in the swap cache, and [`WrittenOut::sweep`] empties that. A server that wakes in between reads
 //! nothing from the disk. [`page_out`] does both at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
@@ -16,7 +16,7 @@ use super::advise::Advice;
 use super::group::{Group, WriteLimit};
 use super::judge::{HandedBack, Judge, swap_cached, writeback};
 use super::plan::{Moved, Plan, on_swap, own_in_swap_cache};
-use super::ranges::{self, Span};
+use super::ranges;
 use super::regions::Skip;
 use super::swap::Facts;
 use super::{Cancel, Error, Result, sweep, sys};
@@ -25,9 +25,6 @@ use super::{Cancel, Error, Result, sweep, sys};
 pub(super) const LOOK_EVERY: usize = 16;
 /// One part in this many of all swap stays free: the machine's own reclaim needs it too.
 const SWAP_RESERVE: u64 = 20;
-/// How far behind the writing a sweep follows: more than disks have in their queues, so that what is swept has been
-/// written (what has not stays for the last pass).
-const BEHIND: u64 = 64 << 20;
 const WRITEBACK_WAIT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(2);
 
@@ -115,14 +112,6 @@ impl Baseline {
     }
 }
 
-/// When the swap cache is emptied of what was written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sweep {
-    /// While the disk still writes: it costs no I/O, and as much of the CPU as the writing.
-    Behind,
-    Later,
-}
-
 /// Pages out all processes of a frozen cgroup and sweeps at once. Blocks: about a second per GiB.
 ///
 /// # Errors
@@ -134,7 +123,7 @@ pub fn page_out(
     cancel: &Cancel,
     write_limit: &mut WriteLimit<'_>,
 ) -> Result<PagedOut> {
-    write(group, bounds, Sweep::Behind, cancel, write_limit)?.sweep(cancel)
+    write_out(group, bounds, cancel, write_limit)?.sweep(cancel)
 }
 
 /// Runs `work` on a thread that comes after everybody else at the CPU: nobody waits for a page-out, and a neighbour's
@@ -154,16 +143,6 @@ fn behind<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 pub fn write_out(
     group: &Group,
     bounds: Bounds,
-    cancel: &Cancel,
-    write_limit: &mut WriteLimit<'_>,
-) -> Result<WrittenOut> {
-    write(group, bounds, Sweep::Later, cancel, write_limit)
-}
-
-fn write(
-    group: &Group,
-    bounds: Bounds,
-    sweep: Sweep,
     cancel: &Cancel,
     write_limit: &mut WriteLimit<'_>,
 ) -> Result<WrittenOut> {
@@ -194,11 +173,9 @@ fn write(
         stopped: plan.cut.then_some(Stop::SwapFull),
         ..PagedOut::default()
     };
-    let mut moved = plan.moved;
-    let follow = sweep == Sweep::Behind && sweeps_by_touch(group, &swap) && !swap.half_used();
+    let moved = plan.moved;
     judge.watch(group, || {
-        let work = || run(group, &mut moved, bounds, used_at_most, follow, cancel, &mut done.refused);
-        let stopped = behind(work)?;
+        let stopped = behind(|| run(group, &moved, bounds, used_at_most, cancel, &mut done.refused))?;
         done.stopped = stopped.or(done.stopped);
         wait_for_writeback(group, baseline, cancel)
     })?;
@@ -231,10 +208,10 @@ impl WrittenOut {
     pub fn again(&mut self, cancel: &Cancel) -> Result<()> {
         let started = Instant::now();
         let turn_held = turn(&self.group, cancel);
-        let (group, moved, baseline) = (&self.group, &mut self.moved, self.baseline);
+        let (group, moved, baseline) = (&self.group, &self.moved, self.baseline);
         let (bounds, used_at_most, refused) = (self.bounds, self.used_at_most, &mut self.done.refused);
         let stopped = self.judge.watch(group, || {
-            let stopped = behind(|| run(group, moved, bounds, used_at_most, false, cancel, refused))?;
+            let stopped = behind(|| run(group, moved, bounds, used_at_most, cancel, refused))?;
             wait_for_writeback(group, baseline, cancel)?;
             Ok(stopped)
         })?;
@@ -299,30 +276,24 @@ fn turn(group: &Group, cancel: &Cancel) -> Option<MutexGuard<'static, ()>> {
 /// Bytes of swap that may be in use. Only half of a disk where the sweep has to touch pages: from half on
 /// (`vm_swap_full`) a touched page loses its slot, and PAGEOUT writes it again instead of freeing it.
 fn usable(group: &Group, swap: &Facts) -> u64 {
-    if sweeps_by_touch(group, swap) { swap.size() / 2 } else { swap.size() }
-}
-
-fn sweeps_by_touch(group: &Group, swap: &Facts) -> bool {
-    !swap.only_zram() && group.anonymous_only().is_none()
+    let touches = !swap.only_zram() && group.anonymous_only().is_none();
+    if touches { swap.size() / 2 } else { swap.size() }
 }
 
 fn reserve(swap: &Facts) -> u64 {
     swap.size() / SWAP_RESERVE
 }
 
-/// One thread does both: while it sweeps, the disk has the next steps in its queue.
 fn run(
     group: &Group,
-    moved: &mut [Moved],
+    moved: &[Moved],
     bounds: Bounds,
     used_at_most: u64,
-    sweep_behind: bool,
     cancel: &Cancel,
     refused: &mut u64,
 ) -> Result<Option<Stop>> {
     let mut count = 0;
     for process in moved {
-        let mut written = Written::default();
         for step in ranges::steps(&process.advised) {
             if cancel.is_cancelled() {
                 return Ok(Some(Stop::Cancelled));
@@ -338,48 +309,9 @@ fn run(
                 Err(Error::Gone { .. }) => break,
                 Err(e) => return Err(e),
             }
-            if !sweep_behind {
-                continue;
-            }
-            written.push(pages_of(process, &step));
-            while let Some(old) = written.next_to_sweep() {
-                match sweep::sweep_step(&process.target, &old) {
-                    Ok(_) => process.swept += ranges::total(&old),
-                    Err(Error::Gone { .. }) => break,
-                    Err(e) => return Err(e),
-                }
-            }
         }
     }
     Ok(None)
-}
-
-/// The pages within a step, without the gaps that it was advised over.
-fn pages_of(process: &Moved, step: &[Span]) -> Vec<Span> {
-    step.iter().flat_map(|piece| ranges::within(&process.pages, *piece)).collect()
-}
-
-/// Steps on their way to the disk, the oldest first.
-#[derive(Default)]
-struct Written {
-    steps: VecDeque<Vec<Span>>,
-    bytes: u64,
-}
-
-impl Written {
-    fn push(&mut self, pages: Vec<Span>) {
-        self.bytes += ranges::total(&pages);
-        self.steps.push_back(pages);
-    }
-
-    fn next_to_sweep(&mut self) -> Option<Vec<Span>> {
-        if self.bytes <= BEHIND {
-            return None;
-        }
-        let oldest = self.steps.pop_front()?;
-        self.bytes -= ranges::total(&oldest);
-        Some(oldest)
-    }
 }
 
 fn look(group: &Group, bounds: Bounds, used_at_most: u64) -> Result<Option<Stop>> {

@@ -21,8 +21,6 @@ pub(super) struct Moved {
     pub(super) pages: Vec<Span>,
     /// `pages` with small gaps closed, within their mappings.
     pub(super) advised: Vec<Span>,
-    /// The leading bytes of `pages` that were swept already, behind the writing.
-    pub(super) swept: u64,
 }
 
 /// All processes of a server. Bytes.
@@ -81,7 +79,7 @@ fn survey(pid: i32) -> Result<(Moved, BTreeMap<Skip, u64>)> {
         let finished = rest.partition_point(|p| p.end <= region.span.end);
         rest = &rest[finished..];
     }
-    Ok((Moved { target, pagemap, pages, advised, swept: 0 }, regions.skipped))
+    Ok((Moved { target, pagemap, pages, advised }, regions.skipped))
 }
 
 /// Bytes of what is meant to go that are in the swap cache already, by a sample of each process's pages.

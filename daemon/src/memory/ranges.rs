@@ -84,13 +84,6 @@ pub fn intersection(a: &[Span], b: &[Span]) -> Vec<Span> {
     both
 }
 
-/// What of a sorted, disjoint set lies in `window`.
-pub fn within(spans: &[Span], window: Span) -> Vec<Span> {
-    let from = spans.partition_point(|span| span.end <= window.start);
-    let to = spans.partition_point(|span| span.start < window.end);
-    intersection(spans.get(from..to).unwrap_or_default(), &[window])
-}
-
 /// What lies in `a` but not in `b`; each input sorted and disjoint.
 pub fn difference(a: &[Span], b: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
@@ -204,12 +197,6 @@ mod tests {
             prop_assert_eq!(pages(&union(&a, &b)), &pa | &pb);
             prop_assert_eq!(pages(&intersection(&a, &b)), &pa & &pb);
             prop_assert_eq!(pages(&difference(&a, &b)), &pa - &pb);
-        }
-
-        #[test]
-        fn a_window_cuts_as_an_intersection_does(a in any_set(), at in 0u64..300, len in 0u64..40) {
-            let (a, window) = (joined(a, 0), Span::new(at * PAGE, (at + len) * PAGE));
-            prop_assert_eq!(within(&a, window), intersection(&a, &[window]));
         }
 
         #[test]

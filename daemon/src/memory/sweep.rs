@@ -55,8 +55,7 @@ pub(super) fn sweep(
             wait_for_writeback(group, baseline, cancel)?;
         }
         for process in moved {
-            let done_before = if pass == 0 { process.swept } else { 0 };
-            match by_touch(process, done_before, || Ok(stop()?.is_some() || enough()?), cancel) {
+            match by_touch(process, || Ok(stop()?.is_some() || enough()?), cancel) {
                 Ok(()) | Err(Error::Gone { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -84,40 +83,28 @@ fn by_reclaim(group: &Group, word: &str, enough: u64, cancel: &Cancel) -> Result
     Ok(())
 }
 
-fn by_touch(
-    process: &Moved,
-    done_before: u64,
-    finished: impl Fn() -> Result<bool>,
-    cancel: &Cancel,
-) -> Result<()> {
-    let rest = ranges::difference(&process.pages, &ranges::first(&process.pages, done_before));
-    for (count, step) in ranges::steps(&rest).iter().enumerate() {
+fn by_touch(process: &Moved, finished: impl Fn() -> Result<bool>, cancel: &Cancel) -> Result<()> {
+    for (count, step) in ranges::steps(&process.pages).iter().enumerate() {
         if cancel.is_cancelled() || (count > 0 && count % LOOK_EVERY == 0 && finished()?) {
             break;
         }
-        sweep_step(&process.target, step)?;
+        if in_swap_cache(&process.target, step)? {
+            process.target.touch(step)?;
+        }
+        process.target.advise(Advice::PageOut, step)?;
     }
     Ok(())
-}
-
-/// Takes a step's pages out of the swap cache: a clean page that is mapped again and paged out is freed. Whether there
-/// was anything to take.
-pub(super) fn sweep_step(target: &Target, step: &[Span]) -> Result<bool> {
-    let cached = in_swap_cache(target, step)?;
-    if cached {
-        target.touch(step)?;
-    }
-    target.advise(Advice::PageOut, step)?;
-    Ok(cached)
 }
 
 /// Takes unmapped pages out of the swap cache that are in there. Bytes.
 pub(super) fn drop_cached(target: &Target, unmapped: &[Span]) -> Result<u64> {
     let mut dropped = 0;
     for step in ranges::steps(unmapped) {
-        if sweep_step(target, &step)? {
+        if in_swap_cache(target, &step)? {
+            target.touch(&step)?;
             dropped += ranges::total(&step);
         }
+        target.advise(Advice::PageOut, &step)?;
     }
     Ok(dropped)
 }

@@ -43,7 +43,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         for _ in 0..2 {
             sleeper.ask("dirty")?;
             sleeper.cgroup.freeze(true)?;
-            let (before, asked) = beside_asking(&write)?;
+            let (before, asked) = beside_asking(write)?;
             beside_writes.extend(asked);
             let (out, asked) = beside_asking(|| sleeper.page_out())?;
             let after = write()?;
