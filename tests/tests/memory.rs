@@ -167,9 +167,7 @@ fn a_throttled_server_keeps_ticking_and_gives_what_it_does_not_touch() {
         "handed_back_ratio {ratio:.3} unanswered_pings 0 missed_ticks {late} of {ticks} worst {worst:?}"
     );
     println!("{out:?}");
-    // How much of it is a figure with a goal (docs/benchmarks.md, throttled-deep); that it is some, and that the
-    // server loses nothing by it, is the promise.
-    assert!(out.handed_back.bytes > 0, "{out:?} of {untouched} that are not touched");
+    assert!(ratio >= 0.5, "{out:?} of {untouched} that are not touched");
     fs::write(&cpu, "max").unwrap();
     holder.whole();
 }

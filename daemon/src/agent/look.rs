@@ -325,15 +325,19 @@ impl Agent {
         let now = boot_now();
         let Some(managed) = self.servers.get_mut(name) else { return };
         let Some(here) = managed.here_mut() else { return };
-        let before = here.machine.stage();
+        let (before, kept_before) = (here.machine.stage(), here.machine.kept().cloned());
         let actions = here.machine.handle(now, event);
         let (after, saved) = (here.machine.stage(), here.machine.saved());
+        let kept_changed = here.machine.kept() != kept_before.as_ref();
         managed.plan_next_look();
         let slot = managed.slot;
         if after != before {
             self.stage_changed(name, before, after);
         }
-        if (!actions.is_empty() || after != before)
+        if after != before || kept_changed {
+            self.changes.send_replace(());
+        }
+        if (!actions.is_empty() || after != before || kept_changed)
             && let Err(error) = saved::store(&self.config.run_dir, name, slot, saved)
         {
             tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");

@@ -5,6 +5,7 @@ mod answers;
 mod books;
 mod bring_up;
 pub(crate) mod clock;
+mod erase;
 mod evidence;
 mod journal;
 mod look;
@@ -27,7 +28,7 @@ use std::{
 };
 
 use dormouse_api::event::{Event as Told, EventKind};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use start::{Handle, StartError, start};
 
@@ -102,6 +103,8 @@ pub struct Agent {
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
+    /// A stage, a keep or a mode changed: what the control plane is told at once.
+    changes: watch::Sender<()>,
     inbox: mpsc::UnboundedReceiver<Message>,
     outbox: mpsc::UnboundedSender<Message>,
     /// What an earlier daemon of this boot left behind, by server.

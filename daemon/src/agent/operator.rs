@@ -13,11 +13,11 @@ use dormouse_api::{
     status::{Mode, Selector, ServerStatus, Status},
     why::Why,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Handle, Message, clock::unix_now_ms, status::node_name};
 use crate::{
-    adopt, config, preflight,
+    adopt, config, control, preflight,
     socket::{Answer, Operator},
 };
 
@@ -37,6 +37,8 @@ pub enum Ask {
     Explain(Target, To<Explain>),
     Set(Target, SetRequest, To<Explain>),
     Unset(Target, String, To<Explain>),
+    /// A person's id, and whose servers it is about.
+    Erase(String, Option<String>, To<u64>),
 }
 
 impl Handle {
@@ -118,5 +120,15 @@ impl Operator for Handle {
         let result = adopted.await.map_err(|error| Problem::internal(error.to_string()))?;
         self.reload();
         result
+    }
+}
+
+impl control::Node for Handle {
+    async fn erase(&self, subject: String, tenant: Option<String>) -> Answer<u64> {
+        self.ask(|to| Ask::Erase(subject, tenant, to)).await
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }

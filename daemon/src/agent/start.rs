@@ -13,7 +13,7 @@ use std::{
 };
 
 use dormouse_abi::node;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
 use crate::{
@@ -46,6 +46,7 @@ pub struct Handle {
     pub(super) config: config::Node,
     pub(super) place: Arc<Place>,
     pub(super) books: Arc<Books>,
+    pub(super) changes: watch::Sender<()>,
 }
 
 impl Handle {
@@ -144,7 +145,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     let errands = Arc::new(Semaphore::new(ERRANDS));
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node, errands });
     let books = Arc::new(Books::open(config.savings()));
+    let changes = watch::Sender::default();
     let handle = Handle {
+        changes: changes.clone(),
         outbox: outbox.clone(),
         journal: Arc::clone(&journal),
         config: config.clone(),
@@ -187,6 +190,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         loaded: Loaded::default(),
         servers: BTreeMap::default(),
         journal,
+        changes,
         inbox,
         outbox,
         records,

@@ -64,7 +64,8 @@ impl Plan {
     }
 }
 
-fn survey(pid: i32) -> Result<(Moved, BTreeMap<Skip, u64>)> {
+/// What of a process may be moved, and what is left alone by reason.
+pub(super) fn survey(pid: i32) -> Result<(Moved, BTreeMap<Skip, u64>)> {
     let target = Target::open(pid)?;
     let regions = Regions::of_process(pid)?;
     let pagemap = Pagemap::open(pid)?;

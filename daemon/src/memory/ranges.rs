@@ -136,6 +136,20 @@ pub fn steps_of(spans: &[Span], bytes: u64, pieces: usize) -> Vec<Vec<Span>> {
     steps
 }
 
+/// Cuts a set at the multiples of `size` bytes.
+pub fn cut(spans: &[Span], size: u64) -> Vec<Span> {
+    let mut pieces = Vec::new();
+    for span in spans {
+        let mut start = span.start;
+        while start < span.end {
+            let end = (start / size + 1).saturating_mul(size).min(span.end);
+            pieces.push(Span::new(start, end));
+            start = end;
+        }
+    }
+    pieces
+}
+
 /// The leading part of a set, `bytes` long at most.
 pub fn first(spans: &[Span], bytes: u64) -> Vec<Span> {
     let mut room = bytes;
@@ -211,6 +225,15 @@ mod tests {
             prop_assert!(steps.iter().all(|s| total(s) <= STEP && s.len() <= MAX_PIECES && !s.is_empty()));
             prop_assert_eq!(pages(&steps.concat()), pages(&set));
             prop_assert_eq!(total(&steps.concat()), total(&set));
+        }
+
+        #[test]
+        fn a_cut_set_keeps_its_pages_and_no_piece_covers_a_multiple(a in any_set(), pages_each in 1u64..40) {
+            let (a, size) = (joined(a, 0), pages_each * PAGE);
+            let pieces = cut(&a, size);
+            prop_assert!(pieces.iter().all(|p| p.bytes() > 0 && p.start / size == (p.end - 1) / size));
+            prop_assert_eq!(total(&pieces), total(&a));
+            prop_assert_eq!(pages(&pieces), pages(&a));
         }
 
         #[test]

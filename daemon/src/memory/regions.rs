@@ -62,6 +62,9 @@ pub struct Region {
 pub struct Regions {
     /// In the order of their addresses, each one VMA.
     pub anonymous: Vec<Region>,
+    /// Resident bytes of these that the process has touched since its accessed bits were last cleared (`Referenced`
+    /// of Documentation/filesystems/proc.rst). A huge page has one such bit: touched in one place, all of it counts.
+    pub referenced: u64,
     /// Resident bytes left alone, by reason.
     pub skipped: BTreeMap<Skip, u64>,
 }
@@ -101,7 +104,10 @@ impl Regions {
     fn add(&mut self, mapping: Option<Mapping>) {
         let Some(mapping) = mapping else { return };
         match mapping.judge() {
-            Ok(kind) => self.anonymous.push(Region { span: mapping.span, kind }),
+            Ok(kind) => {
+                self.anonymous.push(Region { span: mapping.span, kind });
+                self.referenced = self.referenced.saturating_add(mapping.referenced);
+            }
             Err(skip) if mapping.resident > 0 => {
                 let skipped = self.skipped.entry(skip).or_default();
                 *skipped = skipped.saturating_add(mapping.resident);
@@ -133,6 +139,7 @@ struct Mapping {
     inode: u64,
     name: String,
     resident: u64,
+    referenced: u64,
     flags: Vec<String>,
 }
 
@@ -145,17 +152,21 @@ impl Mapping {
         let permissions = words.next()?.to_owned();
         let inode = words.nth(2)?.parse().ok()?;
         let name = words.next().unwrap_or_default().trim_start().to_owned();
-        Some(Self { span, permissions, inode, name, resident: 0, flags: Vec::new() })
+        Some(Self { span, permissions, inode, name, resident: 0, referenced: 0, flags: Vec::new() })
     }
 
     /// `Rss:  12 kB`; hugetlb pages are counted apart from Rss.
     fn read_field(&mut self, line: &str) {
         let Some((field, value)) = line.split_once(':') else { return };
+        let bytes = || {
+            let kib = value.split_whitespace().next().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+            kib.saturating_mul(1024)
+        };
         match field {
             "Rss" | "Private_Hugetlb" | "Shared_Hugetlb" => {
-                let kib: u64 = value.split_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(0);
-                self.resident = self.resident.saturating_add(kib.saturating_mul(1024));
+                self.resident = self.resident.saturating_add(bytes());
             }
+            "Referenced" => self.referenced = bytes(),
             "VmFlags" => self.flags = value.split_whitespace().map(str::to_owned).collect(),
             _ => {}
         }
@@ -260,6 +271,15 @@ mod tests {
             assert!(regions.anonymous.is_empty(), "{header}");
             assert_eq!(regions.skipped, BTreeMap::from([(skip, 16 << 10)]), "{header} {flags}");
         }
+    }
+
+    #[test]
+    fn what_was_touched_is_counted_of_anonymous_memory_only() {
+        let text = "7f0000000000-7f0000100000 rw-p 00000000 00:00 0 \nRss: 12 kB\nReferenced: 8 kB\nVmFlags: rd\n\
+                    7f0000200000-7f0000300000 rw-p 00001000 fe:00 77 /lib/x\nReferenced: 64 kB\nVmFlags: rd\n\
+                    7f0000400000-7f0000500000 rw-p 00000000 00:00 0 \nReferenced: 4 kB\nVmFlags: rd\n";
+        let regions = Regions::parse(text.as_bytes(), 1, Path::new("smaps")).unwrap();
+        assert_eq!(regions.referenced, 12 << 10);
     }
 
     #[test]

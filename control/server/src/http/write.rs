@@ -87,6 +87,9 @@ pub struct Write {
 
 impl App {
     pub async fn begin(&self, caller: &Caller, head: &Head) -> Result<Write, Refusal> {
+        if let Some(key) = &head.key {
+            failpoint::arm(key);
+        }
         let scope = caller.scope();
         let mut tx = match &head.key {
             None => self.db.write(&scope).await?,
@@ -108,7 +111,6 @@ impl App {
     pub async fn finish(&self, write: Write, answer: Answer) -> Result<Response, Refusal> {
         let Write { mut tx, subject, key, digest } = write;
         if let Some(key) = key {
-            failpoint::at("before-idempotency");
             let text = serde_json::to_string(&answer)
                 .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
             tx.execute(
@@ -117,8 +119,8 @@ impl App {
             )
             .await?;
         }
-        failpoint::at("before-commit");
         tx.commit().await?;
+        failpoint::statement();
         failpoint::at("after-commit");
         self.posted.notify_one();
         Ok(answer.into_response())

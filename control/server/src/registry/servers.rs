@@ -12,10 +12,10 @@ use sqlx::AssertSqlSafe;
 use super::checked::Checked;
 use super::{matches, page, page_size};
 use crate::auth::caller::no_such_tenant;
+use crate::clock;
 use crate::names::ServerName;
 use crate::outbox::{Post, post};
 use crate::store::{Arg, Row, StoreError, Tx, args};
-use crate::{clock, failpoint};
 
 /// A server with what its node reported last, and what follows the FROM.
 macro_rules! select {
@@ -73,6 +73,7 @@ fn read(row: &Row, region: &str) -> Result<Known, StoreError> {
 
 pub fn no_such(name: &ServerName) -> Problem {
     Problem::no_such_server(&name.to_string())
+        .with_remedy("`dormouse servers list` lists them, `dormouse servers add` adds one")
 }
 
 pub async fn get(tx: &mut Tx, region: &str, name: &ServerName) -> Result<Known, Problem> {
@@ -173,7 +174,6 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewServer) -> Result<Known,
         return Err(Problem::refused(format!("{} has its {limit} servers", name.tenant))
             .with_remedy("an operator raises server_limit of the tenant"));
     }
-    failpoint::at("server-create-counted");
     let now = clock::now_ms();
     let made = tx
         .execute(
@@ -199,7 +199,6 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewServer) -> Result<Known,
     if made == 0 {
         return Err(Problem::refused(format!("a server is called {name} already")));
     }
-    failpoint::at("server-create-written");
     let known = get(tx, region, &name).await?;
     tell(tx, "server.created", &known).await?;
     Ok(known)
@@ -237,7 +236,6 @@ pub async fn change(
     if tx.execute(sql, &values).await? == 0 {
         return Err(no_such(name));
     }
-    failpoint::at("server-change-written");
     let known = get(tx, region, name).await?;
     matches(expected, known.server.version - 1)?;
     tell(tx, "server.changed", &known).await?;
@@ -258,7 +256,6 @@ pub async fn delete(
     // Read again here: on PostgreSQL somebody may have changed it since the first look.
     let row = row.ok_or_else(|| no_such(name))?;
     matches(expected, row.number("version")? - 1)?;
-    failpoint::at("server-delete-marked");
     tx.execute("UPDATE tenant SET servers = servers - 1 WHERE id = $1", &args![&name.tenant]).await?;
     for sql in [
         "DELETE FROM server_report WHERE tenant = $1 AND name = $2",
@@ -266,7 +263,6 @@ pub async fn delete(
     ] {
         tx.execute(sql, &args![&name.tenant, &name.name]).await?;
     }
-    failpoint::at("server-delete-cleaned");
     known.server.version = row.number("version")?;
     known.sequence = row.number("sequence")?;
     tell(tx, "server.deleted", &known).await?;

@@ -15,6 +15,7 @@ use crate::app::{App, Parts, Region};
 use crate::auth::keys::{KeyRing, RELOAD};
 use crate::bus::{sequence, stream};
 use crate::config::{self, Serve};
+use crate::erasure::ledger::Ledger;
 use crate::index::writer::{self, Writer};
 use crate::index::{Index, refresh, regions};
 use crate::store::Db;
@@ -31,6 +32,11 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
     let database = config::address(&options.database, options.database_file.as_deref())?;
     let db = Db::open(&database).await.context("cannot open the database")?;
     thresholds::shipped::seed(&db).await?;
+    let erasure_services = erasure_services(&options.erasure_services)?;
+    let erasure_ledger = Ledger::at(&options.erasure_ledger(&region));
+    erasure::restore::run(&db, &erasure_ledger, &erasure_services, options.restored)
+        .await
+        .context("cannot ask again for the erasures that a restored database has forgotten")?;
     let keys = KeyRing::open(&options.keys.keys)?;
     let listener = TcpListener::bind(options.listen)
         .await
@@ -57,7 +63,8 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
             .iter()
             .map(|name| names::plain("nearest", name))
             .collect::<Result<_, _>>()?,
-        erasure_services: erasure_services(&options.erasure_services)?,
+        erasure_services,
+        erasure_ledger,
     }));
 
     let (stop, stopped) = watch::channel(());

@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("../../migrations/0001_registry.sql"),
         postgres: include_str!("../../migrations/0001_registry.postgres.sql"),
     },
+    Migration { version: 2, text: include_str!("../../migrations/0002_erasure_waiting.sql"), postgres: "" },
     Migration {
         version: 3,
         text: include_str!("../../migrations/0003_list_by_stage.sql"),

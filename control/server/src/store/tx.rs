@@ -2,7 +2,8 @@
 
 use sqlx::{Postgres, SqlSafeStr, Sqlite, Transaction};
 
-use super::{Arg, Row, StoreError, args, batch};
+use super::{Arg, Row, Scope, StoreError, args, batch};
+use crate::failpoint;
 
 /// Dropped without a commit it is rolled back.
 pub enum Tx {
@@ -24,6 +25,7 @@ macro_rules! query {
 impl Tx {
     /// Runs a statement; how many rows it changed.
     pub async fn execute(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<u64, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
@@ -32,6 +34,7 @@ impl Tx {
     }
 
     pub async fn rows(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Vec<Row>, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
@@ -46,6 +49,7 @@ impl Tx {
     }
 
     pub async fn row(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Option<Row>, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
             Self::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
@@ -77,11 +81,21 @@ impl Tx {
         Ok(())
     }
 
+    /// From here on the transaction sees this scope's rows.
+    pub(crate) async fn see(&mut self, scope: &Scope) -> Result<(), StoreError> {
+        if self.is_postgres() {
+            let sql = "SELECT set_config('dormouse.tenant', $1, true)";
+            self.execute(sql, &args![scope.tenant().unwrap_or("*")]).await?;
+        }
+        Ok(())
+    }
+
     pub const fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
+        failpoint::statement();
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::SqliteWrite(tx) => tx.commit().await?,

@@ -10,5 +10,6 @@ mod kill;
 mod limits;
 mod metrics;
 mod nodes;
+mod schema;
 mod start;
 mod support;

@@ -90,6 +90,25 @@ impl Start {
         }
     }
 
+    /// As it would be started on a backup of its database that is made now; nothing may run on it.
+    pub fn backup(&self) -> Self {
+        let database = match self.database.rsplit_once('/') {
+            Some(_) if self.database.starts_with("postgres://") => postgres::copy(&self.database),
+            _ => {
+                let copy = format!("{}.backup", self.database);
+                // What SIGKILL left in the write-ahead log belongs to it.
+                for ending in ["", "-wal"] {
+                    let from = format!("{}{ending}", self.database);
+                    if Path::new(&from).exists() {
+                        std::fs::copy(from, format!("{copy}{ending}")).unwrap();
+                    }
+                }
+                copy
+            }
+        };
+        Self { database, ..self.clone() }
+    }
+
     pub fn token(&self, arguments: &[&str]) -> String {
         token(&self.keys, &self.region, arguments)
     }
@@ -141,6 +160,11 @@ impl Control {
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.0.try_wait().unwrap()
     }
 
     /// Waits for it to end by itself.

@@ -26,6 +26,20 @@ pub fn database() -> String {
     cluster.database(&format!("region{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// A copy of a database that nobody is connected to; its address.
+pub fn copy(url: &str) -> String {
+    let cluster = CLUSTER.get().expect("it made the database");
+    let (server, from) = url.rsplit_once('/').unwrap();
+    let name = format!("region{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    // A killed program's connections end a moment after it.
+    let end = Instant::now() + Duration::from_secs(20);
+    while !cluster.try_sql(&format!("CREATE DATABASE {name} TEMPLATE {from} OWNER dormouse")) {
+        assert!(Instant::now() < end, "{from} cannot be copied");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    format!("{server}/{name}")
+}
+
 pub fn superuser_url(database: &str) -> String {
     database.replace("dormouse@", "postgres@")
 }
