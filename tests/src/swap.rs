@@ -13,6 +13,11 @@ use tempfile::TempDir;
 
 use crate::owner;
 
+/// Swap files belong on a disk; /tmp may be none.
+const FOLDER: &str = "/var/tmp";
+/// Beside a swap file: a setting's file and its old value, in two lines. Whoever comes after a killed run puts it back.
+const PUT_BACK: &str = "put-back";
+
 /// Swap is the whole machine's: whoever makes some or measures it takes turns by this lock.
 const TURN: &str = "/tmp/dormouse-swap.lock";
 
@@ -20,13 +25,11 @@ const TURN: &str = "/tmp/dormouse-swap.lock";
 pub struct Swap {
     device: PathBuf,
     made: Option<Made>,
-    /// Put back in the end: a setting's file and its old value.
-    settings: Vec<(PathBuf, String)>,
     _turn: Flock<File>,
 }
 
 enum Made {
-    File { _dir: TempDir },
+    File { dir: TempDir },
     Zram(u32),
 }
 
@@ -64,7 +67,7 @@ impl Swap {
         let (true, Ok(number)) = (devices()?.is_empty(), number) else { return Ok(None) };
         let number = number.trim().parse()?;
         let device = PathBuf::from(format!("/dev/zram{number}"));
-        let swap = Self { device, made: Some(Made::Zram(number)), settings: vec![], _turn: turn };
+        let swap = Self { device, made: Some(Made::Zram(number)), _turn: turn };
         let block = PathBuf::from(format!("/sys/block/zram{number}"));
         let _ = fs::write(block.join("comp_algorithm"), "lz4");
         fs::write(block.join("disksize"), format!("{mib}M"))?;
@@ -76,19 +79,19 @@ impl Swap {
     fn with(make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let turn = turn()?;
         if let Some(device) = devices()?.into_iter().next() {
-            return Ok(Self { device, made: None, settings: vec![], _turn: turn });
+            return Ok(Self { device, made: None, _turn: turn });
         }
         Self::file(turn, make)
     }
 
     fn file(turn: Flock<File>, make: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let dir = TempDir::with_prefix_in(format!("{}-", owner::unique("swap")), "/var/tmp")?;
+        let dir = TempDir::with_prefix_in(format!("{}-", owner::unique("swap")), FOLDER)?;
         let device = dir.path().join("swap");
         make(&device)?;
         run(Command::new("chmod").arg("600").arg(&device))?;
         run(Command::new("/sbin/mkswap").arg(&device))?;
         run(Command::new("/sbin/swapon").args(["--priority", "100"]).arg(&device))?;
-        Ok(Self { device, made: Some(Made::File { _dir: dir }), settings: vec![], _turn: turn })
+        Ok(Self { device, made: Some(Made::File { dir }), _turn: turn })
     }
 
     /// The swap file that was made; `None`: the machine has swap of its own.
@@ -114,8 +117,9 @@ impl Swap {
             return Ok(());
         }
         run(Command::new("/sbin/swapoff").arg(&self.device))?;
+        let folder = self.device.parent().context("the swap's folder")?;
+        fs::write(folder.join(PUT_BACK), format!("{}\n{old}", flag.display()))?;
         fs::write(&flag, "0")?;
-        self.settings.push((flag, old));
         run(Command::new("/sbin/swapon").arg(&self.device))
     }
 }
@@ -125,12 +129,13 @@ impl Drop for Swap {
         if self.made.is_some() {
             swap_off(&self.device);
         }
-        if let Some(Made::Zram(number)) = &self.made {
-            let _ = fs::write(format!("/sys/block/zram{number}/reset"), "1");
-            let _ = fs::write("/sys/class/zram-control/hot_remove", number.to_string());
-        }
-        for (path, old) in &self.settings {
-            let _ = fs::write(path, old);
+        match &self.made {
+            Some(Made::Zram(number)) => {
+                let _ = fs::write(format!("/sys/block/zram{number}/reset"), "1");
+                let _ = fs::write("/sys/class/zram-control/hot_remove", number.to_string());
+            }
+            Some(Made::File { dir }) => put_back(dir.path()),
+            None => {}
         }
     }
 }
@@ -143,16 +148,24 @@ fn turn() -> Result<Flock<File>> {
     Ok(turn)
 }
 
-/// Takes away swap files whose run has ended.
+/// Takes away swap files whose run has ended, and puts back what it had set for them.
 pub(crate) fn sweep() {
-    for path in devices().unwrap_or_default() {
-        let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-        if folder.is_some_and(owner::is_leftover) {
-            swap_off(&path);
-            if let Some(folder) = path.parent() {
-                let _ = fs::remove_dir_all(folder);
-            }
-        }
+    let used = devices().unwrap_or_default();
+    let folders = fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    for folder in folders.filter(|folder| folder.file_name().to_str().is_some_and(owner::is_leftover)) {
+        let folder = folder.path();
+        used.iter().filter(|device| device.starts_with(&folder)).for_each(|device| swap_off(device));
+        put_back(&folder);
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
+fn put_back(folder: &Path) {
+    let Ok(text) = fs::read_to_string(folder.join(PUT_BACK)) else { return };
+    if let Some((path, old)) = text.split_once('\n')
+        && let Err(error) = fs::write(path, old)
+    {
+        eprintln!("bench: {path} stays changed: {error}");
     }
 }
 

@@ -194,7 +194,7 @@ fn a_working_set_comes_back_on_this_kernel_and_within_the_limit() {
         println!("round {round}: {done:?}");
         assert!(done.failed.is_empty() && done.no_room == 0, "{done:?}");
         let mut looks = Looks::new(wake);
-        looks.look(pid).unwrap();
+        looks.look(pid, 0).unwrap();
         sets.record(looks);
         if wake == Wake::Mapped {
             assert!(done.wanted > 8 * MIB && done.brought * 100 >= done.wanted * 99, "{done:?}");

@@ -167,6 +167,7 @@ impl Agent {
         self.recorded(name, recorded);
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
+            let sets = back.sets.clone();
             sleeper.set_back(back);
             sleeper.allow_deep(cancel.clone());
             failpoint::at("deep-begun");
@@ -187,7 +188,11 @@ impl Agent {
                 let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
                 return Done::Deep(out.map(deepened).map_err(|error| error.to_string()));
             }
-            let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|written| {
+            let recorded = WorkingSets::load(&sets).is_ok_and(|known| known.wakes() > 0);
+            let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|mut written| {
+                if !recorded && !cancel.is_cancelled() && sleeper.rehearse(&group, &sets) {
+                    written.again(&cancel)?;
+                }
                 // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.
                 if !alone {
                     written.wait_until_needed(SWEEP_AFTER, &cancel);

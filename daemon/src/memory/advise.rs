@@ -117,15 +117,15 @@ impl Target {
     /// Reads one byte of every page: waits until it is there, and maps it.
     pub fn touch(&self, spans: &[Span]) -> Result<Touched> {
         let page = page_size();
-        let addresses = spans.iter().flat_map(|s| (s.start..s.end).step_by(page as usize));
-        let pages: Vec<RemoteIoVec> = addresses.map(|at| RemoteIoVec { base: at as usize, len: 1 }).collect();
-        let mut sink = [0u8; MAX_PIECES];
+        let pages: Vec<u64> = spans.iter().flat_map(|s| (s.start..s.end).step_by(page as usize)).collect();
+        let mut sink = [0u8; 2 * MAX_PIECES];
         let mut touched = Touched::default();
         let mut rest = pages.as_slice();
         while !rest.is_empty() {
-            let batch = &rest[..rest.len().min(MAX_PIECES)];
-            let local = &mut [IoSliceMut::new(&mut sink[..batch.len()])];
-            let read = match process_vm_readv(Pid::from_raw(self.pid), local, batch) {
+            let pieces = one_byte_a_page(rest);
+            let wanted = pieces.iter().map(|piece| piece.len).sum();
+            let local = &mut [IoSliceMut::new(&mut sink[..wanted])];
+            let read = match process_vm_readv(Pid::from_raw(self.pid), local, &pieces) {
                 Ok(read) => read,
                 Err(Errno::EFAULT) => 0,
                 Err(Errno::EINTR) => continue,
@@ -133,10 +133,57 @@ impl Target {
             };
             touched.pages += read as u64;
             // A short count stops before the page that isn't there.
-            let missed = usize::from(read < batch.len());
+            let missed = usize::from(read < wanted);
             touched.missed += missed as u64;
             rest = &rest[read + missed..];
         }
         Ok(touched)
+    }
+}
+
+/// What one call reads of the first of these pages. Two neighbours are one piece of two bytes across their border: the
+/// kernel's work for a piece (lock, walk, copy) is as long as that for a page.
+fn one_byte_a_page(pages: &[u64]) -> Vec<RemoteIoVec> {
+    let page = page_size();
+    let mut pieces = Vec::with_capacity(MAX_PIECES.min(pages.len()));
+    let mut rest = pages;
+    while let [first, others @ ..] = rest
+        && pieces.len() < MAX_PIECES
+    {
+        let pair = others.first() == Some(&(first + page));
+        let base = if pair { first + page - 1 } else { *first } as usize;
+        pieces.push(RemoteIoVec { base, len: 1 + usize::from(pair) });
+        rest = &others[usize::from(pair)..];
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_read_once() {
+        let page = page_size();
+        let pages = [0, 1, 2, 5, 7, 8, 9, 10].map(|number| number * page);
+        let read: Vec<u64> = one_byte_a_page(&pages)
+            .iter()
+            .flat_map(|piece| piece.base as u64..(piece.base + piece.len) as u64)
+            .map(|byte| byte / page * page)
+            .collect();
+        assert_eq!(read, pages);
+        let many: Vec<u64> = (0..5000).map(|number| number * page).collect();
+        assert_eq!(one_byte_a_page(&many).len(), MAX_PIECES);
+    }
+
+    #[test]
+    fn a_page_that_is_not_there_is_missed_alone() {
+        let page = page_size();
+        let memory = vec![1u8; 8 * page as usize];
+        let start = (memory.as_ptr() as u64).next_multiple_of(page);
+        let own = Target::open(nix::unistd::getpid().as_raw()).unwrap();
+        // The first page of the address space is never mapped, nor the one after it.
+        let spans = [Span::new(0, 2 * page), Span::new(start, start + 3 * page)];
+        assert_eq!(own.touch(&spans).unwrap(), Touched { pages: 3, missed: 2 });
     }
 }

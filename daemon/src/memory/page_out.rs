@@ -86,6 +86,9 @@ pub struct WrittenOut {
     judge: Judge,
     done: PagedOut,
     baseline: Baseline,
+    bounds: Bounds,
+    /// Bytes of swap.
+    used_at_most: u64,
 }
 
 /// What the counters said of others before, in bytes.
@@ -181,7 +184,7 @@ pub fn write_out(
     done.swap_cached = baseline.left_in_swap_cache(group)?.min(done.paged_out);
     done.swap_half_used = Facts::read()?.half_used();
     done.took = started.elapsed();
-    Ok(WrittenOut { group: group.clone(), moved, judge, done, baseline })
+    Ok(WrittenOut { group: group.clone(), moved, judge, done, baseline, bounds, used_at_most })
 }
 
 impl WrittenOut {
@@ -196,6 +199,26 @@ impl WrittenOut {
         while Instant::now() < until && !cancel.is_cancelled() && !short() {
             thread::sleep(LOOK);
         }
+    }
+
+    /// Writes out again what it touched while it ran for a moment.
+    ///
+    /// # Errors
+    /// As [`write_out`].
+    pub fn again(&mut self, cancel: &Cancel) -> Result<()> {
+        let started = Instant::now();
+        let turn_held = turn(&self.group, cancel);
+        let (group, moved, baseline) = (&self.group, &self.moved, self.baseline);
+        let (bounds, used_at_most, refused) = (self.bounds, self.used_at_most, &mut self.done.refused);
+        let stopped = self.judge.watch(group, || {
+            let stopped = behind(|| run(group, moved, bounds, used_at_most, cancel, refused))?;
+            wait_for_writeback(group, baseline, cancel)?;
+            Ok(stopped)
+        })?;
+        drop(turn_held);
+        self.done.stopped = stopped.or(self.done.stopped);
+        self.done.took += started.elapsed();
+        Ok(())
     }
 
     /// Empties the swap cache of what was written. Not after a cancel or a thaw: the server is about to need

@@ -108,11 +108,11 @@ pub fn difference(a: &[Span], b: &[Span]) -> Vec<Span> {
 
 /// Cuts a set into steps of at most [`STEP`] bytes and as many pieces as one system call takes.
 pub fn steps(spans: &[Span]) -> Vec<Vec<Span>> {
-    steps_of(spans, MAX_PIECES)
+    steps_of(spans, STEP, MAX_PIECES)
 }
 
-/// Cuts a set into steps of at most [`STEP`] bytes and so many pieces.
-pub fn steps_of(spans: &[Span], pieces: usize) -> Vec<Vec<Span>> {
+/// Cuts a set into steps of at most so many bytes and pieces.
+pub fn steps_of(spans: &[Span], bytes: u64, pieces: usize) -> Vec<Vec<Span>> {
     let mut steps: Vec<Vec<Span>> = Vec::new();
     let mut room = 0;
     for span in spans {
@@ -122,7 +122,7 @@ pub fn steps_of(spans: &[Span], pieces: usize) -> Vec<Vec<Span>> {
                 Some(step) if room > 0 && step.len() < pieces => {}
                 _ => {
                     steps.push(Vec::new());
-                    room = STEP;
+                    room = bytes;
                 }
             }
             let piece = Span::new(rest.start, rest.start + rest.bytes().min(room));

@@ -1,7 +1,7 @@
 //! Working sets in a file that is read on a wake, before the first page comes back: plain numbers, 16 bytes a span.
 //!
-//! Words of 64 bits, little-endian: the format, the boot's id (two), then each process with its wakes, their groups and
-//! the groups' spans, each list after its length.
+//! Words of 64 bits, little-endian: the format, the boot's id (two), then each process with its learning wakes and
+//! what later ones missed, their groups and the groups' spans, each list after its length.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,7 +12,7 @@ use super::ranges::Span;
 use super::working_set::{Groups, History, ProcessKey, WorkingSets};
 use super::{Error, Result};
 
-const FORMAT: u64 = u64::from_le_bytes(*b"dmwset 1");
+const FORMAT: u64 = u64::from_le_bytes(*b"dmwset 2");
 
 pub(super) fn write(sets: &WorkingSets, path: &Path) -> Result<()> {
     let mut words = vec![FORMAT];
@@ -20,12 +20,15 @@ pub(super) fn write(sets: &WorkingSets, path: &Path) -> Result<()> {
     words.push(sets.processes.len() as u64);
     for (process, history) in &sets.processes {
         words.extend([process.pid as u64, process.start_time, process.program]);
-        words.extend([u64::from(history.since_learning), history.wakes.len() as u64]);
-        for groups in &history.wakes {
-            words.push(groups.len() as u64);
-            for group in groups {
-                words.push(group.len() as u64);
-                words.extend(group.iter().flat_map(|span| [span.start, span.end]));
+        words.push(u64::from(history.since_learning));
+        for wakes in [&history.wakes, &history.missed] {
+            words.push(wakes.len() as u64);
+            for groups in wakes {
+                words.push(groups.len() as u64);
+                for group in groups {
+                    words.push(group.len() as u64);
+                    words.extend(group.iter().flat_map(|span| [span.start, span.end]));
+                }
             }
         }
     }
@@ -71,13 +74,15 @@ impl Reader<'_> {
             let pid = i32::try_from(self.word()?).ok()?;
             let process = ProcessKey { pid, start_time: self.word()?, program: self.word()? };
             let since_learning = u32::try_from(self.word()?).ok()?;
-            let mut wakes = VecDeque::new();
-            for _ in 0..self.length()? {
-                wakes.push_back(self.groups()?);
-            }
-            sets.processes.insert(process, History { wakes, since_learning });
+            let (wakes, missed) = (self.wakes()?, self.wakes()?);
+            sets.processes.insert(process, History { wakes, missed, since_learning });
         }
         self.0.is_empty().then_some(sets)
+    }
+
+    fn wakes(&mut self) -> Option<VecDeque<Groups>> {
+        let length = self.length()?;
+        (0..length).map(|_| self.groups()).collect()
     }
 
     fn groups(&mut self) -> Option<Groups> {
@@ -113,7 +118,7 @@ mod tests {
         let key = ProcessKey { pid: 7, start_time: 1, program: 2 };
         let group = |at| vec![Span::new(at, at + 4096), Span::new(at + 8192, at + 65536)];
         let wakes = VecDeque::from([vec![group(0), group(1 << 40)], vec![], vec![group(4096)]]);
-        WorkingSets { processes: [(key, History { wakes, since_learning: 3 })].into() }
+        WorkingSets { processes: [(key, History { missed: wakes.clone(), wakes, since_learning: 3 })].into() }
     }
 
     #[test]

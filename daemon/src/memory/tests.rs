@@ -217,7 +217,7 @@ impl Victim {
 
     fn record(&self, sets: &mut WorkingSets, wake: Wake) {
         let mut looks = Looks::new(wake);
-        looks.look(self.pid()).unwrap();
+        looks.look(self.pid(), 0).unwrap();
         sets.record(looks);
     }
 
@@ -534,6 +534,34 @@ fn what_a_learning_wake_asked_for_in_vain_goes_out_again() {
     if let (Some(asleep), Some(now)) = (asleep, victim.weight()) {
         assert!(now - asleep < 48 * MIB, "{} MiB more than asleep", (now - asleep) >> 20);
     }
+    assert_eq!(victim.ask("sum"), sum);
+}
+
+#[test]
+fn what_a_rehearsal_touches_is_recorded_and_goes_out_again() {
+    let _swap = Swap::new();
+    let mut victim = Victim::new(128, "plain");
+    let sum = victim.ask("sum");
+    victim.freeze(true);
+    let mut written =
+        write_out(&victim.group, Bounds::default(), &Cancel::default(), &mut |_, _| Ok(())).unwrap();
+    let mut looks = Looks::new(Wake::Learning);
+    looks.leave_out_mapped(victim.pid()).unwrap();
+    victim.freeze(false);
+    assert_eq!(victim.ask("touch 8"), "touched");
+    looks.look(victim.pid(), 1).unwrap();
+    victim.freeze(true);
+    let mut sets = WorkingSets::default();
+    sets.record(looks);
+    let recorded = sets.bytes();
+    assert!((16 * MIB..48 * MIB).contains(&recorded), "8 of 64 parts and an interpreter: {recorded}");
+    written.again(&Cancel::default()).unwrap();
+    let out = written.sweep(&Cancel::default()).unwrap();
+    eprintln!("{out:?}, {} MiB recorded", recorded >> 20);
+    assert!(out.stopped.is_none() && out.handed_back.bytes * 10 >= out.anonymous * 9, "{out:?}");
+    let wake = victim.wake(&sets);
+    assert_eq!(wake.wake, Wake::Mapped, "the first wake has a record");
+    assert!(wake.brought >= 16 * MIB, "{wake:?}");
     assert_eq!(victim.ask("sum"), sum);
 }
 

@@ -46,13 +46,15 @@ pub enum Wake {
     Learning,
 }
 
-/// Disjoint sets of pages, in the order in which they were needed.
+/// Disjoint sets of pages, by the look that found them mapped: what was needed first comes first.
 pub type Groups = Vec<Vec<Span>>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct History {
-    /// The newest last.
+    /// What learning wakes touched. The newest last.
     pub(super) wakes: VecDeque<Groups>,
+    /// What mapped wakes touched on top, since the last learning one. The newest last.
+    pub(super) missed: VecDeque<Groups>,
     /// Wakes since the last learning one.
     pub(super) since_learning: u32,
 }
@@ -67,23 +69,33 @@ pub struct WorkingSets {
 #[derive(Debug)]
 pub struct Looks {
     wake: Wake,
+    stayed: BTreeMap<ProcessKey, Vec<Span>>,
     seen: BTreeMap<ProcessKey, Groups>,
 }
 
 impl Looks {
     pub fn new(wake: Wake) -> Self {
-        Self { wake, seen: BTreeMap::new() }
+        Self { wake, stayed: BTreeMap::new(), seen: BTreeMap::new() }
     }
 
-    /// What one process has touched since the last look is a group of its own.
+    /// What is mapped now never went out, and is no working set.
     ///
     /// # Errors
     /// [`Error::Gone`], or missing rights.
-    pub fn look(&mut self, pid: i32) -> Result<()> {
+    pub fn leave_out_mapped(&mut self, pid: i32) -> Result<()> {
+        self.stayed.insert(ProcessKey::of(pid)?, mapped(pid)?);
+        Ok(())
+    }
+
+    /// What one process has touched since the last look is the group of this `number`.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or missing rights.
+    pub fn look(&mut self, pid: i32, number: usize) -> Result<()> {
         let process = ProcessKey::of(pid)?;
-        let present = Pagemap::open(pid)?.pages(State::Present, &regions::anonymous(pid)?)?;
-        let groups = self.seen.entry(process).or_default();
-        add_group(groups, &present);
+        let stayed = self.stayed.get(&process).map(Vec::as_slice).unwrap_or_default();
+        let touched = ranges::difference(&mapped(pid)?, stayed);
+        add_to_group(self.seen.entry(process).or_default(), number, &touched);
         Ok(())
     }
 }
@@ -91,11 +103,12 @@ impl Looks {
 impl WorkingSets {
     /// The pages to bring back: what any of the last wakes touched. `None` = never recorded.
     pub fn get(&self, process: ProcessKey) -> Option<Groups> {
-        let wakes = &self.processes.get(&process)?.wakes;
+        let History { wakes, missed, .. } = self.processes.get(&process)?;
+        let longest = wakes.iter().chain(missed).map(Vec::len).max().unwrap_or(0);
         let mut groups = Groups::new();
-        for number in 0..wakes.iter().map(Vec::len).max().unwrap_or(0) {
-            let of_wakes = wakes.iter().filter_map(|wake| wake.get(number));
-            add_group(&mut groups, &ranges::joined(of_wakes.flatten().copied().collect(), 0));
+        for number in 0..longest {
+            let of_wakes = wakes.iter().chain(missed).filter_map(|wake| wake.get(number));
+            add_to_group(&mut groups, number, &ranges::joined(of_wakes.flatten().copied().collect(), 0));
         }
         Some(groups)
     }
@@ -131,21 +144,26 @@ impl WorkingSets {
     fn add(&mut self, process: ProcessKey, wake: Wake, seen: Groups) {
         let known = ranges::joined(self.get(process).unwrap_or_default().concat(), 0);
         let history = self.processes.entry(process).or_default();
-        if let (Wake::Mapped, Some(newest)) = (wake, history.wakes.back_mut()) {
+        if wake == Wake::Mapped && !history.wakes.is_empty() {
             // What was brought back mapped says nothing; only what came on top was asked for.
-            for group in seen {
-                add_group(newest, &ranges::difference(&group, &known));
+            let mut on_top = Groups::new();
+            for (number, group) in seen.iter().enumerate() {
+                add_to_group(&mut on_top, number, &ranges::difference(group, &known));
             }
-            bound(newest);
+            bound(&mut on_top);
+            history.missed.push_back(on_top);
             history.since_learning += 1;
         } else {
             let mut groups = seen;
             bound(&mut groups);
             history.wakes.push_back(groups);
+            history.missed.clear();
             history.since_learning = 0;
         }
-        while history.wakes.len() > WAKES {
-            history.wakes.pop_front();
+        for kept in [&mut history.wakes, &mut history.missed] {
+            while kept.len() > WAKES {
+                kept.pop_front();
+            }
         }
     }
 
@@ -174,13 +192,18 @@ impl WorkingSets {
     }
 }
 
-/// Adds as a group what is not in an earlier one.
-fn add_group(groups: &mut Groups, pages: &[Span]) {
-    let earlier = ranges::joined(groups.concat(), 0);
-    let fresh = ranges::difference(pages, &earlier);
-    if !fresh.is_empty() {
-        groups.push(fresh);
+/// The anonymous memory of a process that it reaches without a fault.
+fn mapped(pid: i32) -> Result<Vec<Span>> {
+    Pagemap::open(pid)?.pages(State::Present, &regions::anonymous(pid)?)
+}
+
+/// Adds to the group of this number what is in no group yet.
+fn add_to_group(groups: &mut Groups, number: usize, pages: &[Span]) {
+    let known = ranges::joined(groups.concat(), 0);
+    if groups.len() <= number {
+        groups.resize(number + 1, vec![]);
     }
+    groups[number] = ranges::union(&groups[number], &ranges::difference(pages, &known));
 }
 
 /// Closes gaps, wider each time, until the set is small enough to keep.
@@ -188,8 +211,8 @@ fn bound(groups: &mut Groups) {
     let mut gap = ranges::page_size();
     while groups.iter().map(Vec::len).sum::<usize>() > MAX_SPANS {
         let wide = std::mem::take(groups);
-        for group in wide {
-            add_group(groups, &ranges::joined(group, gap));
+        for (number, group) in wide.into_iter().enumerate() {
+            add_to_group(groups, number, &ranges::joined(group, gap));
         }
         gap *= 2;
     }
@@ -246,6 +269,17 @@ mod tests {
         sets.add(KEY, Wake::Learning, vec![vec![span(8, 10)], vec![span(0, 4)]]);
         sets.add(KEY, Wake::Learning, vec![vec![span(8, 9), span(20, 21)], vec![span(2, 10)]]);
         assert_eq!(sets.get(KEY).unwrap(), [vec![span(8, 10), span(20, 21)], vec![span(0, 8)]]);
+    }
+
+    #[test]
+    fn what_a_mapped_wake_missed_counts_for_three_wakes_and_comes_when_it_was_needed() {
+        let mut sets = WorkingSets::default();
+        sets.add(KEY, Wake::Learning, vec![vec![span(0, 2)], vec![], vec![span(10, 12)]]);
+        for wake in 0..4 {
+            let missed = span(20 + wake, 21 + wake);
+            sets.add(KEY, Wake::Mapped, vec![vec![], vec![span(0, 2), missed], vec![span(10, 13)]]);
+        }
+        assert_eq!(sets.get(KEY).unwrap(), [vec![span(0, 2)], vec![span(21, 24)], vec![span(10, 12)]]);
     }
 
     #[test]

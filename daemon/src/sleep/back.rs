@@ -32,7 +32,7 @@ const AT_ONCE: usize = 2;
 /// The longest that a server stays frozen for its memory or its turn; then it runs, and the rest comes beside.
 const FROZEN_AT_MOST: Duration = Duration::from_secs(1);
 /// When a woken server is looked at: what it needed first is brought first the next time.
-const LOOKS: [Duration; 8] = [
+pub(super) const LOOKS: [Duration; 8] = [
     Duration::from_millis(25),
     Duration::from_millis(50),
     Duration::from_millis(100),
@@ -243,16 +243,15 @@ impl Sleeper {
     }
 }
 
-/// Records what a woken server touches. A mapped wake is looked at once: what was brought back says nothing.
+/// Records what a woken server touches; of a mapped wake what was not brought back.
 fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<WorkingSets> {
     let wake = WorkingSets::load(&back.sets)?.next_wake();
     let mut looks = Looks::new(wake);
-    let last = LOOKS.len() - 1;
-    for after in &LOOKS[if wake == Wake::Learning { 0 } else { last }..] {
+    for (number, after) in LOOKS.iter().enumerate() {
         std::thread::sleep((woken + *after).saturating_duration_since(Instant::now()));
         for pid in back.group.pids()? {
             // One that ended meanwhile has nothing to tell.
-            let _ = looks.look(pid);
+            let _ = looks.look(pid, number);
         }
     }
     let mut sets = WorkingSets::load(&back.sets)?;

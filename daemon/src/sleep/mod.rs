@@ -7,6 +7,7 @@
 mod back;
 mod enter;
 mod queue;
+mod rehearse;
 mod sleeper;
 mod thaw;
 mod wake;

@@ -38,11 +38,20 @@ impl Sleeper {
     /// # Errors
     /// The cgroup can't be written.
     pub fn query_thaw(&self) -> Result<Thawed, WakeError> {
+        self.short_thaw(self.manners().query_thaw, &mut |_| {})
+    }
+
+    /// Lets the frozen server run for half of `longest` at least. `beside` is called again and again with the time that
+    /// it has run.
+    pub(super) fn short_thaw(
+        &self,
+        longest: Duration,
+        beside: &mut dyn FnMut(Duration),
+    ) -> Result<Thawed, WakeError> {
         let mut ways = self.ways();
         if ways.asleep.as_ref().is_none_or(|asleep| asleep.by != DozeBy::Freeze) {
             return Ok(Thawed::NotFrozen);
         }
-        let longest = self.manners().query_thaw;
         let mut replayed = 0;
         for round in 1.. {
             let started_ns = monotonic_ns();
@@ -53,7 +62,7 @@ impl Sleeper {
             let given = self.drain(SIGNAL);
             replayed += given;
             failpoint::at("query-drained");
-            self.let_run(longest, given > 0);
+            self.let_run(longest, given > 0, beside);
             self.stop_awaiting();
             if self.is_wanted() {
                 break;
@@ -86,12 +95,13 @@ impl Sleeper {
     }
 
     /// Until it has answered what it was given and nothing waits in its sockets any more, or time is up.
-    fn let_run(&self, longest: Duration, asked: bool) {
+    fn let_run(&self, longest: Duration, asked: bool, beside: &mut dyn FnMut(Duration)) {
         let started = Instant::now();
         let state = self.node.arrays.state(self.slot);
         loop {
             std::thread::sleep(LOOK_EVERY);
             let ran = started.elapsed();
+            beside(ran);
             let answered = !asked || state.answer_ns.load(SeqCst) != 0;
             let rested = self.look_again(u64::MAX).is_ok();
             let wanted = self.wanted.load(SeqCst) || state.wake_ns.load(SeqCst) != 0;

@@ -137,7 +137,7 @@ impl<'a> Stand<'a> {
         ensure!(kind == Kind::Learning, "a first wake learns");
         self.sleeper.wake(Some(&sets))?;
         let mut looks = Looks::new(kind);
-        looks.look(self.sleeper.pid())?;
+        looks.look(self.sleeper.pid(), 0)?;
         sets.record(looks);
         let present = Pagemap::open(self.sleeper.pid())?.pages(State::Present, &[self.sleeper.memory])?;
         Ok((sets, present))

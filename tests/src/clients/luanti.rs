@@ -13,6 +13,10 @@ use super::{Answer, Join, udp_to};
 
 const PROTOCOL_ID: [u8; 4] = [0x4f, 0x45, 0x74, 0x03];
 const HEADER: usize = 7;
+/// When the client introduces itself, and how long until it does so again. Luanti's own waits as long after its first
+/// packet (`m_connection_reinit_timer` in `src/client/client.h`): a server that has not made a step since knows nobody
+/// to be introduced to, and drops it.
+const INIT_AFTER: Duration = Duration::from_millis(100);
 /// First sequence number of every channel.
 const FIRST_SEQNUM: u16 = 65500;
 
@@ -112,7 +116,7 @@ impl<'a> Session<'a> {
             if start.elapsed() > timeout {
                 bail!("not in the world after {timeout:?}, got as far as {:?}", self.stage);
             }
-            if self.stage == Stage::Hello && last_init.elapsed() > Duration::from_millis(100) {
+            if self.stage == Stage::Hello && last_init.elapsed() >= INIT_AFTER {
                 last_init = Instant::now();
                 self.send_init()?;
             }
@@ -140,7 +144,6 @@ impl<'a> Session<'a> {
                 self.peer = u16::from_be_bytes([*high, *low]);
                 if self.stage == Stage::Connecting {
                     self.stage = Stage::Hello;
-                    self.send_init()?;
                 }
             }
             [CONTROL, DISCO, ..] => bail!("the server hung up"),
