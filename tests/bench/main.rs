@@ -1,6 +1,7 @@
 //! The benches: `bench NAME [--quick]` measures, prints what was found, and ends with one line of JSON. Run
 //! through `scripts/bench`; needs root.
 
+mod density;
 mod fastpath;
 mod flood;
 mod floor;
@@ -50,6 +51,10 @@ enum Name {
     DeepJoin,
     /// A full collection after a deep wake.
     JvmGc,
+    /// Cold memory of a server that goes on ticking.
+    ThrottledDeep,
+    /// How many servers a budget of memory holds.
+    Density,
 }
 
 fn main() -> Result<ExitCode> {
@@ -66,6 +71,8 @@ fn main() -> Result<ExitCode> {
         Name::Handback => ("handback", memory::handback::run(args.quick)?),
         Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
+        Name::ThrottledDeep => ("throttled-deep", memory::throttled::run(args.quick)?),
+        Name::Density => ("density", density::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -8,4 +8,5 @@ mod node;
 pub mod page_out;
 mod sleeper;
 pub mod swap_in;
+pub mod throttled;
 mod weight;
