@@ -1,6 +1,7 @@
 //! The benches: `bench NAME [--quick]` measures, prints what was found, and ends with one line of JSON. Run
 //! through `scripts/bench`; needs root.
 
+mod control;
 mod density;
 mod fastpath;
 mod flood;
@@ -49,12 +50,16 @@ enum Name {
     Handback,
     /// Players from deep.
     DeepJoin,
+    /// Twenty deep servers knocked on at once.
+    StormDeep,
     /// A full collection after a deep wake.
     JvmGc,
     /// Cold memory of a server that goes on ticking.
     ThrottledDeep,
     /// How many servers a budget of memory holds.
     Density,
+    /// The control plane against a bare axum and sqlx.
+    Control,
 }
 
 fn main() -> Result<ExitCode> {
@@ -70,6 +75,8 @@ fn main() -> Result<ExitCode> {
         Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
         Name::Handback => ("handback", memory::handback::run(args.quick)?),
         Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::StormDeep => ("storm-deep", memory::storm_deep::run(args.quick)?),
+        Name::Control => ("control", control::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
         Name::ThrottledDeep => ("throttled-deep", memory::throttled::run(args.quick)?),
         Name::Density => ("density", density::run(args.quick)?),

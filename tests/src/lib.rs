@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod chance;
 pub mod clients;
 pub mod daemon;
+pub mod databases;
 pub mod frame;
 pub mod herd;
 pub mod lossy;

@@ -10,6 +10,9 @@ pub mod adopt;
 pub mod client;
 pub mod command;
 pub mod event;
+pub mod exposition;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod path;
 pub mod preflight;
 pub mod problem;
@@ -18,7 +21,10 @@ pub mod registry;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod savings;
+pub mod shipped;
 pub mod status;
+#[cfg(feature = "token")]
+pub mod token;
 pub mod why;
 
 pub use problem::{Code, Problem};

@@ -28,6 +28,11 @@ impl Layer {
     }
 }
 
+/// A value as operators read it and type it: `10m` for TOML's `"10m"`, the rest as it is.
+pub fn shown(toml: &str) -> String {
+    toml.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(toml).to_owned()
+}
+
 /// What a setting belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -67,7 +72,7 @@ pub struct Explain {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Setting {
     pub key: String,
-    /// The value that holds.
+    /// The value that holds, as an operator types it.
     pub value: String,
     /// The layer it came from.
     pub won: Layer,

@@ -172,8 +172,19 @@ pub enum Verb {
     #[command(subcommand)]
     Servers(ServersVerb),
 
-    /// The nodes of a region
-    Nodes,
+    /// Who servers belong to
+    #[command(subcommand)]
+    Tenants(TenantsVerb),
+
+    /// The nodes of a region; without a verb it lists them
+    Nodes {
+        #[command(subcommand)]
+        verb: Option<NodesVerb>,
+    },
+
+    /// Stored keys: what nodes, services and tenants log in with
+    #[command(subcommand)]
+    Keys(KeysVerb),
 
     /// Events between services
     #[command(subcommand)]
@@ -259,6 +270,71 @@ pub enum ServersVerb {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum TenantsVerb {
+    /// All of them
+    List,
+    /// Add a tenant
+    Add {
+        /// Small letters, digits and `-`
+        tenant: String,
+        /// What people call it
+        #[arg(long, value_name = "TEXT")]
+        title: Option<String>,
+        /// The most servers that it may have
+        #[arg(long, value_name = "NUMBER")]
+        servers: Option<u32>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodesVerb {
+    /// All of them
+    List,
+    /// Add a node; `dormouse keys add --node` makes what it logs in with
+    Add {
+        /// Small letters, digits, `.` and `-`
+        node: String,
+        /// Its memory, in bytes; its reports correct it
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        memory: u64,
+    },
+    /// Remove a node that has no servers, and its keys
+    Remove { node: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysVerb {
+    /// All of them, without their secrets
+    List,
+    /// Make a key; its id is printed, its secret written to a file, and shown nowhere again
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Add {
+        /// What it is for
+        title: String,
+        /// For this node
+        #[arg(long, group = "whose")]
+        node: Option<String>,
+        /// For this tenant
+        #[arg(long, group = "whose")]
+        tenant: Option<String>,
+        /// For a service: reads the bus, answers erasures
+        #[arg(long, group = "whose")]
+        service: bool,
+        /// For an operator
+        #[arg(long, group = "whose")]
+        operator: bool,
+        /// A new file, for its owner's eyes only
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+    },
+    /// Remove a key; tokens that it has got hold until they end
+    Remove {
+        /// Its id
+        key: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum BusVerb {
     /// Events, from the first that is kept on
     Tail {
@@ -298,7 +374,19 @@ pub enum ErasureVerb {
         /// The request
         id: String,
     },
-    /// After a restore from a backup: ask again for all requests of the last while
+    /// Answer for a service or a node (node:NAME) that can't: what it has stays, for this reason
+    Skip {
+        /// The request
+        id: String,
+        /// The row of the matrix
+        service: String,
+        /// Which law allows it, or why there is nothing left to erase
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// After a service was restored from a backup: ask again for all requests of the last while
+    ///
+    /// A control plane whose own database was restored does it by itself.
     Replay {
         /// How far back the backup goes: 36h, 7days
         #[arg(long, value_name = "TIME", value_parser = duration)]

@@ -9,10 +9,12 @@ use crate::auth::Caller;
 use crate::auth::cache::TokenCache;
 use crate::auth::keys::KeyRing;
 use crate::auth::rate::Rate;
-use crate::auth::token::{self, TokenError};
+use crate::auth::token::TokenError;
 use crate::clock;
+use crate::erasure::ledger::Ledger;
 use crate::index::writer::Writer;
 use crate::index::{Entry, Index};
+use crate::metrics::Metrics;
 use crate::registry::commands::Addressed;
 use crate::registry::servers::Known;
 use crate::store::Db;
@@ -47,8 +49,13 @@ pub struct App {
     pub nearest: Vec<String>,
     /// Who must answer an erasure.
     pub erasure_services: Vec<String>,
+    /// Where requests for erasure outlive the database.
+    pub erasure_ledger: Ledger,
     /// A command was written here: look now, not at the next tick.
     pub ordered: Notify,
+    pub metrics: Metrics,
+    /// An erasure was asked for here: nodes are told at once.
+    pub erasures_asked: watch::Sender<()>,
     tokens: TokenCache,
 }
 
@@ -65,6 +72,7 @@ pub struct Parts {
     pub index: Option<(Index, Writer)>,
     pub nearest: Vec<String>,
     pub erasure_services: Vec<String>,
+    pub erasure_ledger: Ledger,
 }
 
 /// Logins a second from one address.
@@ -72,7 +80,8 @@ const LOGINS: u32 = 2;
 
 impl App {
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, region, keys, rate, redis, index, nearest, erasure_services } = parts;
+        let Parts { db, region, keys, rate, redis, index, nearest, erasure_services, erasure_ledger } = parts;
+        let metrics = Metrics::new(index.as_ref().map(|(_, writer)| writer.dropped.clone()));
         Self {
             db,
             region,
@@ -82,12 +91,15 @@ impl App {
             posted: Notify::new(),
             waiting: watch::Sender::default(),
             ordered: Notify::new(),
+            erasures_asked: watch::Sender::default(),
             sequenced: watch::Sender::default(),
             stopping: watch::Sender::default(),
             redis,
             index,
             nearest,
             erasure_services,
+            metrics,
+            erasure_ledger,
             tokens: TokenCache::default(),
         }
     }
@@ -110,7 +122,7 @@ impl App {
         if let Some(caller) = self.tokens.get(&key, now) {
             return Ok(caller);
         }
-        let (claims, end) = token::verify(&self.keys.keys(), &self.region.name, token)?;
+        let (claims, end) = self.keys.keys().public.verify(&self.region.name, token)?;
         let caller = Arc::new(Caller::of(claims).ok_or(TokenError::NotOurs)?);
         self.tokens.put(key, caller.clone(), end, now);
         Ok(caller)

@@ -20,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Print a token, signed with the region's key
     Token(TokenOptions),
     /// The keys that sign tokens
@@ -97,12 +97,37 @@ pub struct Serve {
     #[arg(long = "erasure-service", value_name = "SERVICE", value_delimiter = ',')]
     pub erasure_services: Vec<String>,
 
+    /// Where requests for erasure are noted beside the database [default: erasures-REGION.jsonl beside the keys' folder]
+    ///
+    /// Never restored with it: after a restore it says whom to erase again.
+    #[arg(long, value_name = "FILE")]
+    pub erasure_ledger: Option<PathBuf>,
+
+    /// The database was just restored from a backup: go on after everything that was given since, and ask again for
+    /// open erasures. Without it this is done if the ledger knows a request that the database doesn't
+    #[arg(long)]
+    pub restored: bool,
+
     /// Requests a second for one token; twice as many may come at once
     #[arg(long, default_value_t = 200, value_name = "NUMBER")]
     pub rate: u32,
 
+    /// Where Prometheus scrapes /metrics, without TLS and token; nowhere unless said
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
+
     #[command(flatten)]
     pub tls: Tls,
+}
+
+impl Serve {
+    pub fn erasure_ledger(&self, region: &str) -> PathBuf {
+        let beside_the_keys = || {
+            let folder = self.keys.keys.parent().unwrap_or(Path::new("."));
+            folder.join(format!("erasures-{region}.jsonl"))
+        };
+        self.erasure_ledger.clone().unwrap_or_else(beside_the_keys)
+    }
 }
 
 #[derive(Debug, Args)]

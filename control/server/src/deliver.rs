@@ -1,4 +1,5 @@
-//! Commands on their way: one look at the database for all nodes of this instance, one stream a node.
+//! Commands and erasures on their way: one look at the database for the commands of all nodes of this instance, one
+//! stream a node.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,6 +10,7 @@ use axum::body::Bytes;
 use tokio::sync::mpsc;
 
 use crate::app::App;
+use crate::erasure;
 use crate::registry::commands::{self, Addressed};
 use crate::store::{Scope, StoreError};
 
@@ -51,22 +53,23 @@ async fn look_once(app: &App) -> Result<Vec<Addressed>, StoreError> {
 }
 
 /// Until the node goes or the program stops.
-pub async fn to_node(
-    app: Arc<App>,
-    node: String,
-    beat: Duration,
-    lines: mpsc::Sender<Result<Bytes, Infallible>>,
-) {
+pub async fn to_node(app: Arc<App>, node: String, beat: Duration, lines: Lines) {
     let (mut waiting, mut stopping) = (app.waiting.subscribe(), app.stopping.subscribe());
+    let mut erasures = app.erasures_asked.subscribe();
     app.ordered.notify_one();
     let mut told: HashMap<String, Instant> = HashMap::new();
     let mut beats = tokio::time::interval(beat);
     loop {
-        tokio::select! {
-            changed = waiting.changed() => if changed.is_err() { return },
-            _ = beats.tick() => if lines.send(Ok(Bytes::from_static(b"\n"))).await.is_err() { return },
+        let erase = tokio::select! {
+            changed = waiting.changed() => if changed.is_err() { return } else { false },
+            _ = beats.tick() => if lines.send(Ok(Bytes::from_static(b"\n"))).await.is_err() { return } else { true },
+            _ = erasures.changed() => true,
             () = lines.closed() => return,
             _ = stopping.changed() => return,
+        };
+        // With every beat again, until it is answered; another instance's too.
+        if erase && tell_erasures(&app, &node, &lines).await.is_none() {
+            return;
         }
         let all = waiting.borrow_and_update().clone();
         told.retain(|id, _| all.iter().any(|one| one.command.id == *id));
@@ -75,12 +78,39 @@ pub async fn to_node(
             if told.get(&command.id).is_some_and(|at| now.duration_since(*at) < AGAIN) {
                 continue;
             }
-            told.insert(command.id.clone(), now);
-            let Ok(mut line) = serde_json::to_vec(command) else { continue };
-            line.push(b'\n');
-            if lines.send(Ok(line.into())).await.is_err() {
+            if told.insert(command.id.clone(), now).is_none() {
+                app.metrics.command_delivered();
+            }
+            if tell(command, &lines).await.is_none() {
                 return;
             }
         }
     }
+}
+
+type Lines = mpsc::Sender<Result<Bytes, Infallible>>;
+
+/// `None`: the node is gone.
+async fn tell(line: &impl serde::Serialize, lines: &Lines) -> Option<()> {
+    let Ok(mut line) = serde_json::to_vec(line) else { return Some(()) };
+    line.push(b'\n');
+    lines.send(Ok(line.into())).await.ok()
+}
+
+async fn tell_erasures(app: &App, node: &str, lines: &Lines) -> Option<()> {
+    let read = async || {
+        let mut tx = app.db.read(&Scope::Region).await?;
+        let waiting = erasure::nodes::waiting(&mut tx, node).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(waiting)
+    };
+    match read().await {
+        Ok(waiting) => {
+            for erasure in &waiting {
+                tell(erasure, lines).await?;
+            }
+        }
+        Err(error) => tracing::warn!(%error, node, "cannot look for erasures; tried again"),
+    }
+    Some(())
 }

@@ -14,6 +14,7 @@ pub mod erasure;
 pub mod failpoint;
 pub mod http;
 pub mod index;
+pub mod metrics;
 pub mod names;
 pub mod outbox;
 pub mod registry;

@@ -30,7 +30,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             .enable_all()
             .build()
             .context("cannot start the runtime")?
-            .block_on(serve::run(options)),
+            .block_on(serve::run(*options)),
         Verb::Token(options) => token(&options),
         Verb::Key(KeyVerb::New { keys }) => {
             println!("{}", keys::create(&keys.keys)?);

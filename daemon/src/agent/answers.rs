@@ -7,7 +7,7 @@ use dormouse_api::{
     Problem,
     command::{KeepRequest, Phases, SleepRequest, WakeRequest, WakeResult},
     event::EventKind,
-    profile::{Explain, LayerValue, ProfileSummary, SetRequest, Setting, Target},
+    profile::{Explain, LayerValue, ProfileSummary, SetRequest, Setting, Target, shown},
     status::{Mode, Selector, ServerStatus, Status},
 };
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     Agent,
     clock::boot_now,
+    journal::by,
     managed::Managed,
     operator::{Ask, To},
     saved,
@@ -33,6 +34,7 @@ impl Agent {
         match ask {
             Ask::Status(selector, to) => drop(to.send(self.status(&selector))),
             Ask::Why(name, to) => drop(to.send(self.known(&name).map(|managed| self.why(managed)))),
+            Ask::DeepChecks(to) => drop(to.send(Ok(self.deep_checks()))),
             Ask::Wake(name, request, to) => self.wake(&name, request, to),
             Ask::Sleep(name, request, to) => self.sleep(&name, request, to),
             Ask::Keep(name, request, to) => drop(to.send(self.keep(&name, &request))),
@@ -42,6 +44,7 @@ impl Agent {
             Ask::Explain(target, to) => drop(to.send(self.explain(&target))),
             Ask::Set(target, request, to) => drop(to.send(self.set(&target, &request))),
             Ask::Unset(target, key, to) => drop(to.send(self.unset(&target, &key))),
+            Ask::Erase(subject, tenant, to) => drop(to.send(self.erase(&subject, tenant.as_deref()))),
         }
     }
 
@@ -159,7 +162,7 @@ impl Agent {
     fn keep(&mut self, name: &str, request: &KeepRequest) -> Answer<ServerStatus> {
         self.present(name)?;
         self.feed(name, Event::Keep(kept(request)));
-        self.tell(name, EventKind::Kept, Some(format!("by {}: {}", request.owner, request.reason)));
+        self.tell(name, EventKind::Kept, Some(format!("{}{}", by(&request.owner), request.reason)));
         self.status_of(name)
     }
 
@@ -192,6 +195,7 @@ impl Agent {
         saved::forget_demotion(&self.config.state_dir, name);
         self.feed(name, Event::Pardon);
         self.tell(name, EventKind::Mode, Some(format!("{mode:?}").to_lowercase()));
+        self.changes.send_replace(());
         self.look_soon(name);
         self.status_of(name)
     }
@@ -240,14 +244,14 @@ impl Agent {
                     .iter()
                     .map(|value| LayerValue {
                         layer: told_layer(value.layer),
-                        value: value.value.clone(),
+                        value: shown(&value.value),
                         file: (value.layer != config::Layer::BuiltIn).then(|| value.from.clone()),
                         until_at_ms: None,
                     })
                     .collect();
                 Some(Setting {
                     key: explained.key.to_owned(),
-                    value: winner.value,
+                    value: shown(&winner.value),
                     won: told_layer(winner.layer),
                     layers,
                 })

@@ -8,6 +8,8 @@ use std::{
 use dormouse_api::event::Event;
 use tokio::sync::mpsc;
 
+use crate::control::NOBODY;
+
 /// How many events are kept.
 const KEPT: usize = 4096;
 /// A follower that lags by more is let go: it reads the past again.
@@ -32,6 +34,22 @@ impl Journal {
         inner.past.push_back(event);
     }
 
+    /// Takes the addresses out of the past of these servers, and a person's name; how many events had one.
+    ///
+    /// The node's own events have neither.
+    pub fn erase(&self, person: &str, meant: impl Fn(&str) -> bool) -> u64 {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (named, nobody) = (by(person), by(NOBODY));
+        let mut count = 0;
+        for event in inner.past.iter_mut().filter(|event| event.server.as_deref().is_some_and(&meant)) {
+            let had_address = event.from.take().is_some();
+            let detail = event.detail.as_mut().filter(|detail| detail.contains(&named));
+            let had_name = detail.map(|detail| *detail = detail.replace(&named, &nobody)).is_some();
+            count += u64::from(had_address || had_name);
+        }
+        count
+    }
+
     /// The past, oldest first, and with `follow` what happens from now on.
     pub fn read(&self, follow: bool) -> mpsc::Receiver<Event> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,6 +63,11 @@ impl Journal {
         }
         receiver
     }
+}
+
+/// Whose keep it is, as events and refusals say it.
+pub fn by(owner: &str) -> String {
+    format!("by {owner}: ")
 }
 
 #[cfg(test)]
@@ -76,6 +99,23 @@ mod tests {
         assert_eq!(past.recv().await, None);
         assert_eq!(all.recv().await.map(|e| e.at_ms), Some(1));
         assert_eq!(all.recv().await.map(|e| e.at_ms), Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_person_is_erased_of_one_tenants_past_or_of_all() {
+        let journal = Journal::default();
+        for (at_ms, server) in [(1, "acme/x"), (2, "core/x")] {
+            let (server, from) = (Some(server.to_owned()), Some("192.0.2.1:4000".to_owned()));
+            let detail = Some(format!("{}party", by("person-1")));
+            journal.note(Event { server, from, detail, ..event(at_ms) });
+        }
+        assert_eq!(journal.erase("person-2", |server| server.starts_with("acme/")), 1, "the address");
+        assert_eq!(journal.erase("person-1", |_| true), 2);
+        assert_eq!(journal.erase("person-1", |_| true), 0);
+        let mut past = journal.read(false);
+        while let Some(event) = past.recv().await {
+            assert_eq!((event.from, event.detail.as_deref()), (None, Some("by erased: party")));
+        }
     }
 
     #[test]

@@ -279,6 +279,7 @@ impl Agent {
     /// What the machine needs to know; `None` while the server is being moved.
     pub(super) fn observe(&mut self, name: &str) -> Option<Observation> {
         let shared_cgroup = self.shared_cgroup(name);
+        let deep_obstacle = self.over_budget(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);
         let Presence::Here(here) = &managed.presence else { return None };
@@ -315,7 +316,7 @@ impl Agent {
                 .or(shared_cgroup)
                 .or_else(|| refused(&server))
                 .or_else(|| in_window(&server)),
-            deep_obstacle: None,
+            deep_obstacle,
             accept_queue,
         })
     }
@@ -325,15 +326,19 @@ impl Agent {
         let now = boot_now();
         let Some(managed) = self.servers.get_mut(name) else { return };
         let Some(here) = managed.here_mut() else { return };
-        let before = here.machine.stage();
+        let (before, kept_before) = (here.machine.stage(), here.machine.kept().cloned());
         let actions = here.machine.handle(now, event);
         let (after, saved) = (here.machine.stage(), here.machine.saved());
+        let kept_changed = here.machine.kept() != kept_before.as_ref();
         managed.plan_next_look();
         let slot = managed.slot;
         if after != before {
             self.stage_changed(name, before, after);
         }
-        if (!actions.is_empty() || after != before)
+        if after != before || kept_changed {
+            self.changes.send_replace(());
+        }
+        if (!actions.is_empty() || after != before || kept_changed)
             && let Err(error) = saved::store(&self.config.run_dir, name, slot, saved)
         {
             tracing::warn!(server = name, %error, "its stage can't be stored; a restart would wake it");

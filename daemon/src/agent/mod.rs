@@ -5,6 +5,8 @@ mod answers;
 mod books;
 mod bring_up;
 pub(crate) mod clock;
+mod device;
+mod erase;
 mod evidence;
 mod journal;
 mod look;
@@ -19,15 +21,20 @@ mod signs;
 mod start;
 mod status;
 mod waiting;
+mod wear;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use dormouse_api::event::{Event as Told, EventKind};
-use tokio::sync::{mpsc, oneshot};
+use dormouse_api::{
+    event::{Event as Told, EventKind},
+    preflight::Disk,
+};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use start::{Handle, StartError, start};
 
@@ -73,6 +80,11 @@ enum Message {
     },
     /// A link of the node came, went, or was renamed.
     LinksChanged,
+    /// The device that deep sleepers come back from was measured.
+    DeviceMeasured {
+        of: (PathBuf, u64),
+        measured: Result<Disk, String>,
+    },
     /// What servers hold was read.
     Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
@@ -99,9 +111,15 @@ pub struct Agent {
     books: Arc<Books>,
     /// As it was drawn up last.
     pool: Pool,
+    /// Memory is missing, and nobody can go deeper.
+    pool_exhausted: bool,
+    device: device::Device,
+    wear: wear::Wear,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
+    /// A stage, a keep or a mode changed: what the control plane is told at once.
+    changes: watch::Sender<()>,
     inbox: mpsc::UnboundedReceiver<Message>,
     outbox: mpsc::UnboundedSender<Message>,
     /// What an earlier daemon of this boot left behind, by server.
@@ -142,7 +160,11 @@ impl Agent {
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = probers.tick() => self.look_for_probers(),
                 _ = stops.tick() => self.look_for_stops(),
-                _ = booking.tick() => self.keep_books(),
+                _ = booking.tick() => {
+                    self.look_at_device();
+                    self.draw_up_the_budget();
+                    self.keep_books();
+                }
             }
         }
     }
@@ -153,6 +175,7 @@ impl Agent {
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
             Message::Ended { server, generation } => self.ended(&server, generation),
+            Message::DeviceMeasured { of, measured } => self.device_measured(&of, measured),
             Message::LinksChanged => self.links_changed(),
             Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),

@@ -7,17 +7,17 @@ use dormouse_api::{
     adopt::{AdoptRequest, AdoptResult},
     command::{KeepRequest, SleepRequest, WakeRequest, WakeResult},
     event::Event,
-    preflight::Preflight,
+    preflight::{Check, Preflight},
     profile::{Explain, ProfileSummary, SetRequest, Target},
     savings::{Savings, SavingsRequest},
     status::{Mode, Selector, ServerStatus, Status},
     why::Why,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Handle, Message, clock::unix_now_ms, status::node_name};
 use crate::{
-    adopt, config, preflight,
+    adopt, config, control, preflight,
     socket::{Answer, Operator},
 };
 
@@ -28,6 +28,8 @@ pub type To<T> = oneshot::Sender<Answer<T>>;
 pub enum Ask {
     Status(Selector, To<Status>),
     Why(String, To<Why>),
+    /// What preflight says of each server.
+    DeepChecks(To<Vec<Check>>),
     Wake(String, WakeRequest, To<WakeResult>),
     Sleep(String, SleepRequest, To<ServerStatus>),
     Keep(String, KeepRequest, To<ServerStatus>),
@@ -37,6 +39,8 @@ pub enum Ask {
     Explain(Target, To<Explain>),
     Set(Target, SetRequest, To<Explain>),
     Unset(Target, String, To<Explain>),
+    /// A person's id, and whose servers it is about.
+    Erase(String, Option<String>, To<u64>),
 }
 
 impl Handle {
@@ -100,7 +104,9 @@ impl Operator for Handle {
     async fn preflight(&self) -> Answer<Preflight> {
         let node = self.config.clone();
         let looked = tokio::task::spawn_blocking(move || preflight::preflight(&node));
-        looked.await.map_err(|error| Problem::internal(error.to_string()))
+        let mut found = looked.await.map_err(|error| Problem::internal(error.to_string()))?;
+        found.checks.extend(self.ask(Ask::DeepChecks).await?);
+        Ok(found)
     }
 
     async fn savings(&self, request: SavingsRequest) -> Answer<Savings> {
@@ -118,5 +124,15 @@ impl Operator for Handle {
         let result = adopted.await.map_err(|error| Problem::internal(error.to_string()))?;
         self.reload();
         result
+    }
+}
+
+impl control::Node for Handle {
+    async fn erase(&self, subject: String, tenant: Option<String>) -> Answer<u64> {
+        self.ask(|to| Ask::Erase(subject, tenant, to)).await
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 }

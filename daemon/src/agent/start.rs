@@ -13,9 +13,12 @@ use std::{
 };
 
 use dormouse_abi::node;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
+use super::{
+    Agent, Journal, Message, Place, bring_up::ERRANDS, clock::unix_now_ms, device::Device, saved, signs,
+    wear::Wear,
+};
 use crate::{
     config::{self, Loaded},
     control,
@@ -46,6 +49,7 @@ pub struct Handle {
     pub(super) config: config::Node,
     pub(super) place: Arc<Place>,
     pub(super) books: Arc<Books>,
+    pub(super) changes: watch::Sender<()>,
 }
 
 impl Handle {
@@ -143,8 +147,10 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     }
     let errands = Arc::new(Semaphore::new(ERRANDS));
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node, errands });
-    let books = Arc::new(Books::open(config.savings()));
+    let books = Arc::new(Books::open(config.savings(), unix_now_ms()));
+    let changes = watch::Sender::default();
     let handle = Handle {
+        changes: changes.clone(),
         outbox: outbox.clone(),
         journal: Arc::clone(&journal),
         config: config.clone(),
@@ -155,6 +161,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     let features = features::features(&config);
     features::tell(&features);
     metrics.kernel_features(&features);
+    metrics.deep_write_budget(config.deep_write_budget);
     if let Some(address) = config.metrics_listen {
         serve_metrics(address, &metrics, handle.clone());
     }
@@ -182,11 +189,15 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         metrics,
         books,
         pool: Pool::default(),
+        pool_exhausted: false,
+        device: Device::default(),
+        wear: Wear::default(),
         config,
         paths,
         loaded: Loaded::default(),
         servers: BTreeMap::default(),
         journal,
+        changes,
         inbox,
         outbox,
         records,

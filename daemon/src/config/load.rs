@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use dormouse_api::shipped::SHIPPED;
+
 use super::error::{ConfigError, nearest};
 use super::fetched::Fetched;
 use super::layers::{Layer, LayerPatch};
 use super::node::{Node, ProfilesFrom};
 use super::overrides::{self, Override};
-use super::profile::{Profile, SHIPPED};
+use super::profile::Profile;
 use super::reader::{read_file, toml_files};
 use super::rules::resolve;
 use super::server::{Server, ServerFile};

@@ -99,33 +99,6 @@ pub struct Verified {
     pub by: String,
 }
 
-macro_rules! shipped {
-    ($($name:literal),+ $(,)?) => {
-        /// The profiles inside the binary: name and text.
-        pub const SHIPPED: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../../profiles/", $name, ".toml")))),+];
-    };
-}
-
-shipped!(
-    "ddnet",
-    "factorio",
-    "generic-tcp",
-    "generic-udp",
-    "luanti",
-    "minecraft-bedrock",
-    "minecraft-java",
-    "palworld",
-    "project-zomboid",
-    "quake3",
-    "rust",
-    "source",
-    "teeworlds",
-    "terraria",
-    "valheim",
-    "valheim-crossplay",
-);
-
 impl Profile {
     /// Reads one profile and holds it to the rules of every server's limits; `from` is told in `explain`.
     pub fn parse(name: &str, from: &str, text: &str) -> Result<Self, ConfigError> {

@@ -1,4 +1,4 @@
-//! One session with the control plane: log in, report, follow the stream of commands.
+//! One session with the control plane: log in, report, follow the stream of commands and erasures.
 
 use std::convert::Infallible;
 use std::fs;
@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dormouse_api::path;
+use dormouse_api::registry::erasure::{NodeErased, NodeErasure};
 use dormouse_api::registry::login::{Login, Token};
-use dormouse_api::registry::node::{Command, CommandAnswer, ReportAnswer};
+use dormouse_api::registry::node::{Command, CommandAnswer, ForNode, ReportAnswer};
 use dormouse_api::registry::threshold::NodeProfiles;
 use dormouse_api::remote::{Remote, RemoteError};
 use dormouse_api::status::Selector;
@@ -17,12 +18,11 @@ use hyper::Method;
 
 use super::back_off::BackOff;
 use super::orders::{Journal, Taken, carry_out};
-use super::{copy, report};
+use super::pace::{Pace, Reports};
+use super::{Node, copy, report};
 use crate::agent::clock::unix_now_ms;
 use crate::config::Control;
-use crate::socket::Operator;
 
-const REPORT: Duration = Duration::from_secs(10);
 /// The stream has a line every ten seconds: three missed, and it is broken.
 const SILENCE: Duration = Duration::from_secs(35);
 /// A token that ends within this is renewed.
@@ -42,33 +42,45 @@ pub enum LinkError {
     Stream(String),
 }
 
-pub struct Link<O> {
+pub struct Link<N> {
     control: Control,
     state_dir: PathBuf,
     follow: bool,
-    operator: Arc<O>,
+    node: Arc<N>,
     reload: Box<dyn Fn() + Send + Sync>,
     /// Without a token.
     remote: Remote,
     token: Option<Token>,
     journal: Arc<Mutex<Journal>>,
+    reports: Arc<Reports>,
     /// Of the thresholds on the disk.
     revision: String,
 }
 
-impl<O: Operator> Link<O> {
+impl<N: Node> Link<N> {
     pub fn new(
         control: Control,
         state_dir: &Path,
         follow: bool,
-        operator: Arc<O>,
+        node: Arc<N>,
         reload: Box<dyn Fn() + Send + Sync>,
     ) -> Result<Self, LinkError> {
         let remote = Remote::new(&control.url, control.authorities.as_deref())?;
         let journal = Arc::new(Mutex::new(Journal::open(state_dir)?));
         let revision = copy::load(state_dir)?.map(|profiles| profiles.revision).unwrap_or_default();
         let state_dir = state_dir.to_owned();
-        Ok(Self { control, state_dir, follow, operator, reload, remote, token: None, journal, revision })
+        Ok(Self {
+            control,
+            state_dir,
+            follow,
+            node,
+            reload,
+            remote,
+            token: None,
+            journal,
+            reports: Arc::default(),
+            revision,
+        })
     }
 
     /// Until something breaks.
@@ -76,21 +88,31 @@ impl<O: Operator> Link<O> {
         let remote = self.logged_in().await?;
         let commands = remote.open(&self.address("commands"), &[]).await?;
         let mut lines = Lines { body: commands.into_body(), read: Vec::new() };
-        let mut reports = tokio::time::interval(REPORT);
-        reports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (reports, mut changes) = (Arc::clone(&self.reports), self.node.changes());
+        let mut pace = Pace::new();
         let mut heard = Instant::now();
         loop {
             tokio::select! {
-                _ = reports.tick() => {
+                () = tokio::time::sleep_until(pace.due()) => {
+                    // Seen before the status is read: what changes after that is told again.
+                    changes.borrow_and_update();
+                    let number = reports.begin();
                     self.report().await?;
+                    reports.end(number);
+                    pace.reported();
                     back_off.reset();
                 }
+                () = reports.wanted() => pace.soon(),
+                Ok(()) = changes.changed() => pace.soon(),
                 line = tokio::time::timeout(SILENCE.saturating_sub(heard.elapsed()), lines.next()) => {
                     let silent = |_| LinkError::Stream("silent for too long".to_owned());
                     let line = line.map_err(silent)??;
                     heard = Instant::now();
-                    if let Ok(command) = serde_json::from_slice::<Command>(&line) {
-                        self.obey(command).await?;
+                    match serde_json::from_slice(&line) {
+                        Ok(ForNode::Command(command)) => self.obey(command).await?,
+                        Ok(ForNode::Erasure(erasure)) => self.erase(erasure).await?,
+                        // An empty line, or what a later release says.
+                        Err(_) => {}
                     }
                 }
             }
@@ -119,7 +141,7 @@ impl<O: Operator> Link<O> {
 
     async fn report(&mut self) -> Result<(), LinkError> {
         let remote = self.logged_in().await?;
-        let status = self.operator.status(Selector::default()).await.map_err(RemoteError::from)?;
+        let status = self.node.status(Selector::default()).await.map_err(RemoteError::from)?;
         let report = report::of(status, self.follow);
         let answer: ReportAnswer = remote.call(Method::POST, &self.address("reports"), Some(&report)).await?;
         if !answer.unknown.is_empty() {
@@ -134,6 +156,33 @@ impl<O: Operator> Link<O> {
         Ok(())
     }
 
+    async fn erase(&mut self, erasure: NodeErasure) -> Result<(), LinkError> {
+        let remote = self.logged_in().await?;
+        let address = self.address(&format!("erasures/{}/answer", path::encode(&erasure.request)));
+        let (node, journal) = (Arc::clone(&self.node), Arc::clone(&self.journal));
+        tokio::spawn(async move {
+            match erase(node.as_ref(), &journal, &erasure).await {
+                Ok(erased) => {
+                    let told: Result<(), _> = remote.call(Method::POST, &address, Some(&erased)).await;
+                    match told {
+                        Ok(()) => {
+                            tracing::info!(
+                                request = erasure.request,
+                                count = erased.count,
+                                "erased a person"
+                            );
+                        }
+                        Err(error) => tracing::debug!(%error, "the answer to an erasure was not taken"),
+                    }
+                }
+                Err(problem) => {
+                    tracing::warn!(request = erasure.request, %problem, "not erased; asked for again");
+                }
+            }
+        });
+        Ok(())
+    }
+
     /// Each command in a task of its own: a wake may take its time, the next report not.
     async fn obey(&mut self, command: Command) -> Result<(), LinkError> {
         let received = Instant::now();
@@ -145,12 +194,13 @@ impl<O: Operator> Link<O> {
             Taken::Answer(answer) => Some(answer),
             Taken::Begin => None,
         };
-        let (operator, journal) = (Arc::clone(&self.operator), Arc::clone(&self.journal));
+        let (node, journal) = (Arc::clone(&self.node), Arc::clone(&self.journal));
+        let reports = Arc::clone(&self.reports);
         tokio::spawn(async move {
             let answer = if let Some(answer) = answer {
                 answer
             } else {
-                let answer = carry_out(operator.as_ref(), &command, received).await;
+                let answer = carry_out(node.as_ref(), &command, received).await;
                 tracing::info!(
                     server = command.server,
                     order = command.order.name(),
@@ -161,12 +211,26 @@ impl<O: Operator> Link<O> {
                 if let Err(error) = noted {
                     tracing::warn!(%error, "a command's outcome is not on the disk");
                 }
+                // Who gives the next command decides on what this one did.
+                reports.make().await;
                 answer
             };
             tell(&remote, &address, &answer).await;
         });
         Ok(())
     }
+}
+
+/// Done at once and again whenever it comes again; unanswered it does.
+async fn erase(
+    node: &impl Node,
+    journal: &Mutex<Journal>,
+    erasure: &NodeErasure,
+) -> Result<NodeErased, dormouse_api::Problem> {
+    let known = node.erase(erasure.subject.clone(), erasure.tenant.clone()).await?;
+    let answers = journal.lock().unwrap_or_else(PoisonError::into_inner).forget(&erasure.subject);
+    let answers = answers.map_err(|error| dormouse_api::Problem::internal(error.to_string()))?;
+    Ok(NodeErased { count: known + answers })
 }
 
 /// An answer that is lost is given again when the command comes again.

@@ -6,6 +6,7 @@ mod back_off;
 pub mod copy;
 mod link;
 mod orders;
+mod pace;
 mod report;
 
 use std::path::PathBuf;
@@ -13,19 +14,34 @@ use std::sync::Arc;
 
 use back_off::BackOff;
 use link::{Link, LinkError};
+use tokio::sync::watch;
 
 use crate::config::Control;
-use crate::socket::Operator;
+use crate::socket::{Answer, Operator};
+
+/// What stands where a person's id stood.
+pub const NOBODY: &str = "erased";
+
+/// What the control plane alone asks of the node.
+pub trait Node: Operator {
+    /// Makes anonymous what the node knows of a person, of one tenant's servers or of all; how many things that were.
+    ///
+    /// The subject is opaque and no address tells whose it is: every player's address goes, not only this person's.
+    fn erase(&self, subject: String, tenant: Option<String>) -> impl Future<Output = Answer<u64>> + Send;
+
+    /// Changes with everything that the control plane wants to know at once.
+    fn changes(&self) -> watch::Receiver<()>;
+}
 
 /// For ever. `follow`: `profiles_from = "control"`; `reload` reads the configuration again.
 pub async fn run(
     control: Control,
     state_dir: PathBuf,
     follow: bool,
-    operator: Arc<impl Operator>,
+    node: Arc<impl Node>,
     reload: impl Fn() + Send + Sync + 'static,
 ) {
-    let link = Link::new(control, &state_dir, follow, operator, Box::new(reload));
+    let link = Link::new(control, &state_dir, follow, node, Box::new(reload));
     let mut link = match link {
         Ok(link) => link,
         Err(error) => {

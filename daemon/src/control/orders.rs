@@ -14,6 +14,7 @@ use dormouse_api::registry::node::{Command, CommandAnswer, CommandState, Decided
 use dormouse_api::status::{Selector, ServerStatus};
 use serde::{Deserialize, Serialize};
 
+use super::NOBODY;
 use super::copy::write;
 use crate::socket::Operator;
 
@@ -83,9 +84,30 @@ impl Journal {
         self.save()
     }
 
+    /// Answers that name a person as the owner of a keep name nobody; how many did.
+    pub fn forget(&mut self, person: &str) -> io::Result<u64> {
+        let (named, nobody) = (kept_by(person), kept_by(NOBODY));
+        let mut count = 0;
+        for detail in self.begun.iter_mut().filter_map(|one| one.answer.as_mut()?.detail.as_mut()) {
+            if detail.contains(&named) {
+                *detail = detail.replace(&named, &nobody);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.save()?;
+        }
+        Ok(count)
+    }
+
     fn save(&self) -> io::Result<()> {
         write(&self.file, &serde_json::to_vec(&self.begun)?)
     }
+}
+
+/// As [`crate::stage::Refusal::Kept`] says it.
+fn kept_by(owner: &str) -> String {
+    format!("kept by {owner}: ")
 }
 
 fn answer(state: CommandState, detail: impl Into<String>) -> CommandAnswer {
@@ -158,6 +180,27 @@ mod tests {
     }
 
     #[test]
+    fn a_person_is_forgotten_on_the_disk_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        let kept = |owner: &str| crate::stage::Refusal::Kept { owner: owner.into(), reason: "x".into() };
+        for owner in ["person-1", "person-17"] {
+            journal.take(owner).unwrap();
+            let refused = answer(CommandState::Refused, format!("acme/x: {}", kept(owner)));
+            journal.done(owner, &refused).unwrap();
+        }
+        assert_eq!(journal.forget("person-1").unwrap(), 1);
+        assert_eq!(journal.forget("person-1").unwrap(), 0);
+        let mut journal = Journal::open(folder.path()).unwrap();
+        let detail = |journal: &mut Journal, id| match journal.take(id).unwrap() {
+            Taken::Answer(answer) => answer.detail.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(detail(&mut journal, "person-1"), "acme/x: kept by erased: x");
+        assert_eq!(detail(&mut journal, "person-17"), "acme/x: kept by person-17: x");
+    }
+
+    #[test]
     fn a_sleep_is_for_the_state_it_was_decided_on() {
         let now = ServerStatus {
             name: "acme/x".to_owned(),
@@ -173,6 +216,7 @@ mod tests {
             note: None,
             pings_answered: 0,
             scans_refused: 0,
+            deep_wake: None,
         };
         let on = |stage, since_at_ms| Some(DecidedOn { stage, since_at_ms, version: 1 });
         assert!(as_decided(on(Stage::Awake, 1000), &now).is_ok());

@@ -15,7 +15,7 @@ use super::{Cancel, Error, Result, regions, sweep, sys};
 
 /// Bytes that a wake without a record brings to the swap cache. The rest comes as it is touched: reading a whole heap
 /// for a first wake would undo the saving.
-const UNRECORDED: u64 = 256 << 20;
+pub const UNRECORDED: u64 = 256 << 20;
 /// Single pieces in a step: each is a request of its own, and the queue has to stay short in requests too.
 const PIECES: usize = 128;
 /// Threads where the kernel has no remote WILLNEED: each waits for one page at a time.

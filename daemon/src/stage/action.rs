@@ -100,8 +100,8 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Player { from: Some(from) } => write!(f, "a player knocked from {from}"),
-            Self::Player { from: None } => f.write_str("a player knocked"),
+            // Not from where: this goes into logs and notes, and an address in there is never erased.
+            Self::Player { .. } => f.write_str("a player knocked"),
             Self::Operator => f.write_str("an operator said wake"),
             Self::NotAllowed(refusal) => write!(f, "it may not sleep any longer: {refusal}"),
             Self::ThawedByOther => f.write_str("its cgroup was thawed by somebody else"),

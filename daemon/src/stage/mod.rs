@@ -31,6 +31,7 @@ mod action;
 mod budget;
 mod demotion;
 mod down;
+mod erase;
 mod event;
 mod evidence;
 mod gates;

@@ -7,6 +7,7 @@ pub mod jvm_gc;
 mod node;
 pub mod page_out;
 mod sleeper;
+pub mod storm_deep;
 pub mod swap_in;
 pub mod throttled;
 mod weight;

@@ -41,6 +41,7 @@ pub enum ErasureState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ServiceErasure {
+    /// A node's is called `node:NAME`.
     pub service: String,
     pub state: ServiceState,
     /// Rows deleted or made anonymous.
@@ -81,6 +82,25 @@ pub struct ErasureAnswer {
     pub count: u64,
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// What a node is asked, a line on its stream of commands. Repeated until it is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeErasure {
+    /// The request's id.
+    pub request: String,
+    pub subject: String,
+    /// `None`: of all tenants.
+    pub tenant: Option<String>,
+}
+
+/// `POST /v1/nodes/{node}/erasures/{id}/answer`: erased, so many things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeErased {
+    pub count: u64,
 }
 
 /// `POST /v1/erasures/replay`

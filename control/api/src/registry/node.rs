@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::erasure::NodeErasure;
 use crate::status::{Guard, HandedBack, Kept, Mode, Stage};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +156,15 @@ pub struct Command {
     pub expires_in_ms: u64,
     pub state: CommandState,
     pub detail: Option<String>,
+}
+
+/// A line on a node's stream of commands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(untagged)]
+pub enum ForNode {
+    Command(Command),
+    Erasure(NodeErasure),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The same verbs, asked of a control plane.
 
 mod contexts;
+mod people;
 mod things;
 
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::args::{Chosen, Limits, ProfileVerb, Verb};
+use crate::args::{Chosen, Limits, NodesVerb, ProfileVerb, Verb};
 use crate::exit::{self, Silent, Usage};
 use crate::render::table::table;
 use crate::units::Clock;
@@ -40,7 +41,9 @@ pub fn speaks(verb: &Verb) -> bool {
             | Verb::Release { .. }
             | Verb::Profile(_)
             | Verb::Servers(_)
-            | Verb::Nodes
+            | Verb::Tenants(_)
+            | Verb::Nodes { .. }
+            | Verb::Keys(_)
             | Verb::Bus(_)
             | Verb::Erasure(_)
             | Verb::Index(_)
@@ -90,7 +93,9 @@ pub async fn run(which: &str, json: bool, verb: Verb) -> anyhow::Result<()> {
         Verb::Release { servers } => each(&asks, &servers, "release", &serde_json::json!({})).await,
         Verb::Profile(verb) => profile(&asks, verb).await,
         Verb::Servers(verb) => things::servers(&asks, verb).await,
-        Verb::Nodes => things::nodes(&asks).await,
+        Verb::Tenants(verb) => people::tenants(&asks, verb).await,
+        Verb::Nodes { verb } => things::nodes(&asks, verb.unwrap_or(NodesVerb::List)).await,
+        Verb::Keys(verb) => people::keys(&asks, verb).await,
         Verb::Bus(verb) => things::bus(&asks, verb).await,
         Verb::Erasure(verb) => things::erasure(&asks, verb).await,
         Verb::Index(verb) => things::index(&asks, verb).await,

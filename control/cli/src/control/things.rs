@@ -2,15 +2,17 @@
 
 use dormouse_api::path;
 use dormouse_api::registry::bus::{BusEvent, DeadLetter};
-use dormouse_api::registry::erasure::{Erasure, ErasureState, NewErasure, Replay, Replayed, ServiceState};
+use dormouse_api::registry::erasure::{
+    Erasure, ErasureAnswer, ErasureState, NewErasure, Replay, Replayed, ServiceState,
+};
 use dormouse_api::registry::locate::{DifferenceKind, IndexCheck, Location};
-use dormouse_api::registry::node::Node;
+use dormouse_api::registry::node::{NewNode, Node};
 use dormouse_api::registry::server::{NewServer, Server};
 use http_body_util::BodyExt;
 use hyper::Method;
 
 use super::Asks;
-use crate::args::{BusVerb, ErasureVerb, IndexVerb, ServersVerb};
+use crate::args::{BusVerb, ErasureVerb, IndexVerb, NodesVerb, ServersVerb};
 use crate::exit::Silent;
 use crate::render::table::table;
 use crate::units::{self, Clock};
@@ -66,8 +68,26 @@ fn list(servers: &[Server]) -> String {
     )
 }
 
-pub async fn nodes(asks: &Asks) -> anyhow::Result<()> {
-    let nodes: Vec<Node> = asks.all("/v1/nodes").await?;
+pub async fn nodes(asks: &Asks, verb: NodesVerb) -> anyhow::Result<()> {
+    match verb {
+        NodesVerb::List => {
+            let nodes: Vec<Node> = asks.all("/v1/nodes").await?;
+            asks.print(&nodes, |nodes| node_list(nodes))
+        }
+        NodesVerb::Add { node, memory } => {
+            let new = NewNode { name: node, total_bytes: memory };
+            let added: Node = asks.remote.call(Method::POST, "/v1/nodes", Some(&new)).await?;
+            asks.print(&added, |added| node_list(std::slice::from_ref(added)))
+        }
+        NodesVerb::Remove { node } => {
+            let path = format!("/v1/nodes/{}", path::encode(&node));
+            asks.remote.call::<()>(Method::DELETE, &path, None::<&()>).await?;
+            Ok(output::text(&format!("{node}  removed\n"))?)
+        }
+    }
+}
+
+fn node_list(nodes: &[Node]) -> String {
     let clock = Clock::now();
     let row = |one: &Node| {
         let facts = one.report.as_ref();
@@ -81,10 +101,8 @@ pub async fn nodes(asks: &Asks) -> anyhow::Result<()> {
             one.reported_at_ms.map_or_else(|| "never".to_owned(), |at| format!("{} ago", clock.since(at))),
         ]
     };
-    asks.print(&nodes, |nodes| {
-        let rows: Vec<_> = nodes.iter().map(row).collect();
-        table(["NODE", "SERVERS", "FREE", "HANDED BACK", "REPORTED"], &rows)
-    })
+    let rows: Vec<_> = nodes.iter().map(row).collect();
+    table(["NODE", "SERVERS", "FREE", "HANDED BACK", "REPORTED"], &rows)
 }
 
 pub async fn bus(asks: &Asks, verb: BusVerb) -> anyhow::Result<()> {
@@ -173,6 +191,13 @@ pub async fn erasure(asks: &Asks, verb: ErasureVerb) -> anyhow::Result<()> {
         }
         ErasureVerb::Show { id } => {
             let erasure: Erasure = asks.remote.get(&format!("/v1/erasures/{}", path::encode(&id))).await?;
+            asks.print(&erasure, matrix)
+        }
+        ErasureVerb::Skip { id, service, reason } => {
+            let skipped =
+                ErasureAnswer { service, state: ServiceState::Skipped, count: 0, reason: Some(reason) };
+            let path = format!("/v1/erasures/{}/answers", path::encode(&id));
+            let erasure: Erasure = asks.remote.call(Method::POST, &path, Some(&skipped)).await?;
             asks.print(&erasure, matrix)
         }
         ErasureVerb::Replay { since } => {

@@ -101,7 +101,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Savings(args) => savings::run(&context, args, cli.output).await,
         Verb::Login(_)
         | Verb::Servers(_)
-        | Verb::Nodes
+        | Verb::Tenants(_)
+        | Verb::Nodes { .. }
+        | Verb::Keys(_)
         | Verb::Bus(_)
         | Verb::Erasure(_)
         | Verb::Index(_) => {

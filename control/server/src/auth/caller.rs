@@ -5,6 +5,7 @@ use dormouse_api::{Code, Problem};
 
 use super::token::Claims;
 use crate::names::{self, ServerName};
+use crate::registry::servers;
 use crate::store::Scope;
 
 /// Who asks: what a verified token says.
@@ -68,7 +69,7 @@ impl Caller {
     pub fn sees(&self, server: &ServerName) -> Result<(), Problem> {
         self.manages()?;
         match self.scope().tenant() {
-            Some(own) if own != server.tenant => Err(Problem::no_such_server(&server.to_string())),
+            Some(own) if own != server.tenant => Err(servers::no_such(server)),
             _ => Ok(()),
         }
     }
@@ -100,6 +101,7 @@ impl Caller {
 
 pub fn no_such_tenant(tenant: &str) -> Problem {
     Problem::new(Code::NotFound, format!("no tenant is called {tenant}"))
+        .with_remedy("`dormouse tenants list` lists them, `dormouse tenants add` adds one")
 }
 
 #[cfg(test)]
@@ -125,7 +127,7 @@ mod tests {
         let own = ServerName::parse("name", "acme/x").unwrap();
         let other = ServerName::parse("name", "core/x").unwrap();
         assert!(acme.sees(&own).is_ok());
-        assert_eq!(acme.sees(&other).unwrap_err(), Problem::no_such_server("core/x"));
+        assert_eq!(acme.sees(&other).unwrap_err(), servers::no_such(&other));
         assert_eq!(acme.lists(None).unwrap().as_deref(), Some("acme"));
         assert!(acme.lists(Some("core")).is_err());
         assert!(acme.operates().is_err() && acme.serves().is_err() && acme.is_node("n").is_err());

@@ -4,7 +4,6 @@
 //! it within [`RELOAD`]; after [`SETTLE`] the newest key signs. The old one goes on verifying until its file is
 //! removed. Another region's tokens are accepted once its `.public` file is here.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
+use dormouse_api::token::PublicKeys;
 use pasetors::keys::{AsymmetricKeyPair, AsymmetricPublicKey, AsymmetricSecretKey, Generate};
 use pasetors::paserk::{FormatAsPaserk, Id};
 use pasetors::version4::V4;
@@ -39,30 +39,27 @@ pub struct Signing {
 
 pub struct Keys {
     pub signing: Signing,
-    /// By id, `k4.pid.…`.
-    pub public: HashMap<String, AsymmetricPublicKey<V4>>,
+    pub public: PublicKeys,
 }
 
 impl Keys {
     /// One key that is kept nowhere.
     pub fn generate() -> Result<Self, KeyError> {
         let pair = AsymmetricKeyPair::<V4>::generate().map_err(|_| KeyError::Random)?;
-        let id = id_of(&pair.public);
-        Ok(Self {
-            signing: Signing { id: id.clone(), secret: pair.secret },
-            public: HashMap::from([(id, pair.public)]),
-        })
+        let mut public = PublicKeys::default();
+        let id = public.add(pair.public);
+        Ok(Self { signing: Signing { id, secret: pair.secret }, public })
     }
 
     fn load(folder: &Path, now: SystemTime) -> Result<Self, KeyError> {
-        let mut public = HashMap::new();
+        let mut public = PublicKeys::default();
         let mut secrets: Vec<(SystemTime, PathBuf, AsymmetricSecretKey<V4>)> = Vec::new();
         for path in files(folder)? {
             match path.extension().and_then(|ending| ending.to_str()) {
                 Some("public") => {
                     let key = AsymmetricPublicKey::<V4>::try_from(read(&path)?.as_str())
                         .map_err(|_| KeyError::NotAKey(path.clone()))?;
-                    public.insert(id_of(&key), key);
+                    public.add(key);
                 }
                 Some("secret") => {
                     let key = AsymmetricSecretKey::<V4>::try_from(read(&path)?.as_str())
@@ -71,7 +68,7 @@ impl Keys {
                     let made = fs::metadata(&path).and_then(|data| data.modified()).map_err(of)?;
                     let own = AsymmetricPublicKey::<V4>::try_from(&key)
                         .map_err(|_| KeyError::NotAKey(path.clone()))?;
-                    public.insert(id_of(&own), own);
+                    public.add(own);
                     secrets.push((made, path, key));
                 }
                 _ => {}
@@ -175,9 +172,9 @@ mod tests {
         let second = create(folder.path()).unwrap();
         let now = Keys::load(folder.path(), SystemTime::now()).unwrap();
         assert_eq!(now.signing.id, first);
-        assert!(now.public.contains_key(&second));
+        assert!(now.public.has(&second));
         let later = Keys::load(folder.path(), SystemTime::now() + SETTLE).unwrap();
         assert_eq!(later.signing.id, second);
-        assert!(later.public.contains_key(&first));
+        assert!(later.public.has(&first));
     }
 }

@@ -60,6 +60,9 @@ pub async fn run<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
             .arg(BATCH)
             .query_async(&mut connection)
             .await?;
+        if !left.claimed.is_empty() {
+            failpoint::at("consumer-claimed");
+        }
         finish(&mut connection, &stream, group, left.claimed, &handle).await?;
         let new: StreamReadReply = redis::cmd("XREADGROUP")
             .arg("GROUP")
@@ -74,7 +77,10 @@ pub async fn run<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
             .arg(">")
             .query_async(&mut connection)
             .await?;
-        let new = new.keys.into_iter().flat_map(|key| key.ids).collect();
+        let new: Vec<StreamId> = new.keys.into_iter().flat_map(|key| key.ids).collect();
+        if !new.is_empty() {
+            failpoint::at("consumer-read");
+        }
         finish(&mut connection, &stream, group, new, &handle).await?;
     }
 }
@@ -112,7 +118,10 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
         };
         failpoint::at("consumer-handled");
         match outcome {
-            Ok(()) => acknowledge(connection, stream, group, &entry.id).await?,
+            Ok(()) => {
+                acknowledge(connection, stream, group, &entry.id).await?;
+                failpoint::at("consumer-acknowledged");
+            }
             Err(reason) => {
                 let deliveries = deliveries(connection, stream, group, &entry.id).await?;
                 tracing::warn!(group = group.name, id = entry.id, deliveries, %reason, "an event was not handled");
@@ -231,6 +240,7 @@ pub async fn redrive(
         .arg("JUSTID")
         .query_async::<Value>(connection)
         .await?;
+    failpoint::at("redrive-claimed");
     redis::cmd("XDEL").arg(dead_key(region)).arg(id).query_async::<Value>(connection).await?;
     Ok(true)
 }

@@ -7,3 +7,4 @@ pub mod consume;
 pub mod read;
 pub mod sequence;
 pub mod stream;
+pub mod trim;

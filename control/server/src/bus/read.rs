@@ -37,11 +37,18 @@ pub async fn after(
     tx.rows(sql, &args![position, kind, most]).await?.iter().map(|row| event(row, region)).collect()
 }
 
-/// Forgets what is old, and what every sink has taken.
-pub async fn forget(tx: &mut Tx) -> Result<(), StoreError> {
-    let sql = "DELETE FROM outbox WHERE created_at < $1 AND position <= (SELECT MIN(position) FROM relay)";
-    tx.execute(sql, &args![clock::now_ms().saturating_sub(KEPT_MS)]).await?;
-    Ok(())
+/// Forgets what is old, and what its sink has taken; the position of the first that is kept.
+///
+/// One sink: another's row is of a time with or without Redis, and stands still.
+pub async fn forget(tx: &mut Tx, sink: &str) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM outbox WHERE created_at < $1 \
+               AND position <= (SELECT position FROM relay WHERE name = $2)";
+    tx.execute(sql, &args![clock::now_ms().saturating_sub(KEPT_MS), sink]).await?;
+    let first = tx.row("SELECT MIN(position) AS first FROM outbox", &[]).await?;
+    match first.map_or(Ok(None), |row| row.opt_number("first"))? {
+        Some(first) => Ok(first),
+        None => Ok(super::sequence::last(tx).await? + 1),
+    }
 }
 
 /// How far a sink has come.

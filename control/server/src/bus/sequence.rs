@@ -47,6 +47,7 @@ async fn sequence(app: &App) -> Result<u64, StoreError> {
             return Ok(at);
         }
         let mut tx = app.db.write(&Scope::Region).await?;
+        failpoint::arm("sequence");
         // Whoever holds this row is the one sequencer.
         let sql = "UPDATE relay SET position = position WHERE name = 'sequencer' RETURNING position";
         let at = tx.row(sql, &[]).await?.map_or(Ok(0), |row| row.number("position"))?;
@@ -58,10 +59,8 @@ async fn sequence(app: &App) -> Result<u64, StoreError> {
                 &args![at, BATCH],
             )
             .await?;
-        failpoint::at("sequence-given");
         let sql = "UPDATE relay SET position = $1 WHERE name = 'sequencer'";
         tx.execute(sql, &args![at + given]).await?;
-        failpoint::at("sequence-before-commit");
         tx.commit().await?;
         failpoint::at("sequence-after-commit");
     }

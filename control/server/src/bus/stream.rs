@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dormouse_api::registry::bus::BusEvent;
 use redis::aio::MultiplexedConnection;
+use redis::streams::StreamInfoStreamReply;
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
 
 use super::read;
@@ -20,6 +21,8 @@ const BATCH: u32 = 200;
 const AGAIN: Duration = Duration::from_secs(1);
 /// A healthy Redis answers in less than a millisecond.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The name of its position among the sinks.
+pub const SINK: &str = "redis";
 /// The field of an entry that holds the event's JSON.
 pub const FIELD: &str = "event";
 
@@ -48,14 +51,19 @@ pub async fn run(app: Arc<App>, client: Client) {
     }
 }
 
+/// For what is short: redis-rs's own half second is not enough on a busy machine.
+pub async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER)).set_connection_timeout(Some(ANSWER));
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
 async fn send_all(
     app: &App,
     client: &Client,
     sequenced: &mut tokio::sync::watch::Receiver<u64>,
 ) -> Result<(), RelayError> {
-    let config =
-        AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER)).set_connection_timeout(Some(ANSWER));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = connect(client).await?;
     let stream = key(&app.region.name);
     loop {
         sequenced.borrow_and_update();
@@ -66,10 +74,10 @@ async fn send_all(
             tx.commit().await?;
             let Some(newest) = events.last().map(|event| event.position) else { break };
             send(&mut connection, &stream, &events).await?;
-            failpoint::at("relay-sent");
             at = newest;
             let mut tx = app.db.write(&Scope::Region).await?;
-            read::set_position(&mut tx, "redis", at).await?;
+            failpoint::arm("relay");
+            read::set_position(&mut tx, SINK, at).await?;
             tx.commit().await?;
             failpoint::at("relay-marked");
         }
@@ -78,18 +86,25 @@ async fn send_all(
     }
 }
 
-/// The position of the stream's last entry.
+/// The position of the last entry that the stream ever had: it may be trimmed since.
 async fn last(connection: &mut MultiplexedConnection, stream: &str) -> Result<u64, RedisError> {
-    let entries: Vec<(String, Value)> = redis::cmd("XREVRANGE")
-        .arg(stream)
-        .arg("+")
-        .arg("-")
-        .arg("COUNT")
-        .arg(1)
-        .query_async(connection)
-        .await?;
-    let position = |id: &str| id.split_once('-').and_then(|(position, _)| position.parse().ok());
-    Ok(entries.first().and_then(|(id, _)| position(id)).unwrap_or(0))
+    let known: Result<StreamInfoStreamReply, _> =
+        redis::cmd("XINFO").arg("STREAM").arg(stream).query_async(connection).await;
+    match known {
+        Ok(known) => Ok(position(&known.last_generated_id)),
+        Err(error) if is_missing(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// The position of an entry: `POSITION-0`.
+pub(super) fn position(id: &str) -> u64 {
+    id.split_once('-').and_then(|(position, _)| position.parse().ok()).unwrap_or(0)
+}
+
+/// There is no such stream yet.
+pub(super) fn is_missing(error: &RedisError) -> bool {
+    error.to_string().contains("no such key")
 }
 
 async fn send(

@@ -48,10 +48,11 @@ async fn catch_up(app: &App) -> Result<(), Problem> {
         }
         for event in events {
             let mut tx = app.db.write(&Scope::Region).await?;
+            failpoint::arm("erase");
             erase(&mut tx, &event).await?;
-            failpoint::at("erasure-erased");
             read::set_position(&mut tx, OWN, event.position).await?;
             tx.commit().await?;
+            failpoint::disarm();
             failpoint::at("erasure-committed");
             app.posted.notify_one();
         }
@@ -80,9 +81,10 @@ async fn handle(app: Arc<App>, event: BusEvent) -> Result<(), Problem> {
         return Ok(());
     }
     let mut tx = app.db.write(&Scope::Region).await?;
+    failpoint::arm("erase");
     erase(&mut tx, &event).await?;
-    failpoint::at("erasure-erased");
     tx.commit().await?;
+    failpoint::disarm();
     app.posted.notify_one();
     Ok(())
 }

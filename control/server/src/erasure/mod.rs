@@ -1,6 +1,11 @@
 //! Erasure of a person's data (GDPR, Article 17): a request, a row for every service that must answer, a deadline.
 
 pub mod consume;
+pub mod ledger;
+pub mod nodes;
+pub mod restore;
+
+pub use ledger::Entry;
 
 use dormouse_api::registry::Page;
 use dormouse_api::registry::erasure::{
@@ -46,23 +51,34 @@ pub async fn create(tx: &mut Tx, new: &NewErasure, services: &[String]) -> Resul
     {
         return Err(crate::auth::caller::no_such_tenant(tenant));
     }
-    let now = clock::now_ms();
     let id = uuid::Uuid::now_v7().simple().to_string();
+    let entry = Entry {
+        request: id.clone(),
+        subject: new.subject.clone(),
+        tenant: new.tenant.clone(),
+        requested_at_ms: clock::now_ms(),
+    };
+    insert(tx, &entry, services).await?;
+    get(tx, &id).await
+}
+
+async fn insert(tx: &mut Tx, entry: &Entry, services: &[String]) -> Result<(), Problem> {
+    let Entry { request: id, subject, tenant, requested_at_ms } = entry;
     tx.execute(
         "INSERT INTO erasure (id, subject, tenant, requested_at, deadline_at, version) \
          VALUES ($1, $2, $3, $4, $5, 1)",
-        &args![&id, &new.subject, &new.tenant, now, now + DEADLINE_MS],
+        &args![id, subject, tenant, *requested_at_ms, requested_at_ms + DEADLINE_MS],
     )
     .await?;
     for service in services {
         tx.execute(
             "INSERT INTO erasure_service (erasure, service, state, rows_erased) VALUES ($1, $2, 'waiting', 0)",
-            &args![&id, service],
+            &args![id, service],
         )
         .await?;
     }
-    ask(tx, &id, &new.subject, new.tenant.as_deref()).await?;
-    get(tx, &id).await
+    nodes::ask(tx, id).await?;
+    ask(tx, id, subject, tenant.as_deref()).await
 }
 
 /// Posts the request to all services.
@@ -136,7 +152,10 @@ pub async fn list(
 
 /// A service's word. Repeated it changes nothing; the last open one completes the request.
 pub async fn answer(tx: &mut Tx, id: &str, answer: &ErasureAnswer) -> Result<Erasure, Problem> {
-    let service = names::plain("service", &answer.service)?;
+    let service = match nodes::of(&answer.service) {
+        Some(node) => nodes::service(&names::plain("service", node)?),
+        None => names::plain("service", &answer.service)?,
+    };
     let reason =
         answer.reason.as_deref().map(|text| names::title("reason", text, REASON_MOST)).transpose()?;
     match answer.state {
@@ -189,6 +208,7 @@ pub async fn replay(tx: &mut Tx, since_ms: u64) -> Result<u64, Problem> {
         let id = row.text("id")?;
         let sql = "UPDATE erasure_service SET state = 'waiting', answered_at = NULL WHERE erasure = $1";
         tx.execute(sql, &args![&id]).await?;
+        nodes::ask(tx, &id).await?;
         ask(tx, &id, &row.text("subject")?, row.opt_text("tenant")?.as_deref()).await?;
     }
     Ok(rows.len() as u64)

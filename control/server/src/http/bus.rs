@@ -22,7 +22,7 @@ use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
 use super::write::Answer;
 use crate::app::{App, Shared};
-use crate::bus::{consume, read};
+use crate::bus::{consume, read, stream};
 use crate::registry::{page, page_size};
 use crate::store::{Scope, StoreError};
 
@@ -116,7 +116,7 @@ async fn redis(app: &App) -> Result<MultiplexedConnection, Problem> {
     let Some(client) = &app.redis else {
         return Err(Problem::refused("this region has no Redis, so nobody's events can be dead letters"));
     };
-    client.get_multiplexed_async_connection().await.map_err(|error| away(&error))
+    stream::connect(client).await.map_err(|error| away(&error))
 }
 
 fn away(error: &redis::RedisError) -> Problem {

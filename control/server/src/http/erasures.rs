@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use dormouse_api::Problem;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::erasure::{Erasure, ErasureAnswer, NewErasure, Replay, Replayed};
 use dormouse_api::registry::login::Role;
+use dormouse_api::{Code, Problem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -14,7 +14,7 @@ use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
 use super::write::Answer;
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::erasure;
 use crate::names;
@@ -68,8 +68,22 @@ async fn create(
     ask.body.tenant = caller.lists(ask.body.tenant.as_deref())?;
     let mut write = app.begin(&caller, &ask.head).await?;
     let made = erasure::create(&mut write.tx, &ask.body, &app.erasure_services).await?;
+    note(&app, &made).await?;
     let location = format!("/v1/erasures/{}", made.id);
-    app.finish(write, Answer::created(&made, location)?.of_version(made.version)).await
+    let answer = app.finish(write, Answer::created(&made, location)?.of_version(made.version)).await;
+    app.erasures_asked.send_replace(());
+    answer
+}
+
+/// Before the commit: a request that was answered is never forgotten.
+async fn note(app: &App, made: &Erasure) -> Result<(), Problem> {
+    let (ledger, entry) = (app.erasure_ledger.clone(), erasure::Entry::from(made));
+    let noted = tokio::task::spawn_blocking(move || ledger.note(&entry)).await;
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, "an erasure was not taken on");
+        Problem::new(Code::Unavailable, "the request can't be kept now; ask again")
+    };
+    noted.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
 }
 
 /// One request.
@@ -84,7 +98,7 @@ async fn get(State(app): State<Shared>, Asker(caller): Asker, Name(id): Name) ->
     Ok(Answer::ok(&found)?.of_version(found.version))
 }
 
-/// A service's word on a request. Services and operators only.
+/// A service's word on a request. Services and operators only; for a node that is lost, operators.
 #[utoipa::path(post, path = "/v1/erasures/{id}/answers", tag = "erasures", params(("id" = String, Path)),
     request_body = ErasureAnswer, responses((status = 200, body = Erasure), WriteProblems))]
 async fn answer(
@@ -94,6 +108,9 @@ async fn answer(
     ask: Ask<ErasureAnswer>,
 ) -> Result<Response, Refusal> {
     caller.serves()?;
+    if erasure::nodes::of(&ask.body.service).is_some() {
+        caller.operates()?;
+    }
     let id = names::plain("id", &id)?;
     let mut write = app.begin(&caller, &ask.head).await?;
     let answered = erasure::answer(&mut write.tx, &id, &ask.body).await?;
@@ -112,5 +129,7 @@ async fn replay(
     caller.operates()?;
     let mut write = app.begin(&caller, &ask.head).await?;
     let requests = erasure::replay(&mut write.tx, ask.body.since_at_ms).await?;
-    app.finish(write, Answer::ok(&Replayed { requests })?).await
+    let answer = app.finish(write, Answer::ok(&Replayed { requests })?).await;
+    app.erasures_asked.send_replace(());
+    answer
 }

@@ -99,17 +99,19 @@ fn to(region: &str, url: &str, rest: &str, detail: &str) -> Response {
 }
 
 /// Chooses the node of a new server that wants to be near a region; `Err`: another region is the right one.
-pub async fn place(app: &App, tx: &mut Tx, new: &mut NewServer) -> Result<(), Refusal> {
+pub async fn place(app: &App, caller: &Caller, tx: &mut Tx, new: &mut NewServer) -> Result<(), Refusal> {
     let Some(near) = new.near.clone().filter(|_| new.node.is_none()) else { return Ok(()) };
     let near = names::plain("near", &near)?;
     let needed = new.memory_bytes.unwrap_or(0);
     if near == app.region.name {
-        // Nodes belong to no tenant, but what is promised of them does: a tenant's transaction sees its own only.
-        let mut region = app.db.read(&Scope::Region).await?;
-        let roomiest = nodes::roomiest(&mut region).await?;
-        region.commit().await?;
+        // Until the commit nobody else places: what is found free is still free then.
+        tx.hold("placement").await?;
+        // Nodes belong to no tenant, but what is promised of them does, and a tenant's transaction sees its own only.
+        // Not by a second transaction: everybody who waits here holds a connection, and none would be left for it.
+        tx.see(&Scope::Region).await?;
+        let roomiest = nodes::roomiest(tx).await?;
+        tx.see(&caller.scope()).await?;
         if let Some((node, _)) = roomiest.filter(|(_, free)| *free >= needed) {
-            tx.hold("placement").await?;
             new.node = Some(node);
             return Ok(());
         }

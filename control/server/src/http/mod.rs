@@ -26,6 +26,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::Shared;
+use crate::metrics;
 use docs::Bearer;
 use refusal::Refusal;
 
@@ -79,5 +80,6 @@ pub fn router(app: Shared) -> Router {
             ))
         })
         .layer(DefaultBodyLimit::max(ask::BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .with_state(app)
 }

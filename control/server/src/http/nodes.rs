@@ -10,7 +10,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use dormouse_api::path;
 use dormouse_api::registry::Page;
-use dormouse_api::registry::node::{Command, CommandAnswer, NewNode, Node, NodeReport, ReportAnswer};
+use dormouse_api::registry::erasure::{ErasureAnswer, NodeErased, ServiceState};
+use dormouse_api::registry::node::{
+    Command, CommandAnswer, ForNode, NewNode, Node, NodeReport, ReportAnswer,
+};
 use dormouse_api::registry::threshold::NodeProfiles;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +27,7 @@ use super::tenants::Paged;
 use super::write::Answer;
 use crate::app::Shared;
 use crate::deliver;
+use crate::erasure;
 use crate::names;
 use crate::registry::{commands, nodes, page_size, profiles, reports};
 
@@ -40,6 +44,7 @@ pub fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(node_profiles))
         .routes(routes!(stream))
         .routes(routes!(answer))
+        .routes(routes!(erased))
         .merge(report)
 }
 
@@ -145,9 +150,10 @@ async fn node_profiles(
     Ok(Json(profiles))
 }
 
-/// The node's commands, as they come: a line of JSON each, an empty line every ten seconds. The node only.
+/// The node's commands, and the erasures that it has not answered, as they come: a line of JSON each, an empty line
+/// every ten seconds. The node only.
 #[utoipa::path(get, path = "/v1/nodes/{node}/commands", tag = "nodes", params(("node" = String, Path)),
-    responses((status = 200, body = Command, content_type = "application/x-ndjson"), ReadProblems))]
+    responses((status = 200, body = ForNode, content_type = "application/x-ndjson"), ReadProblems))]
 async fn stream(
     State(app): State<Shared>,
     Asker(caller): Asker,
@@ -164,6 +170,29 @@ async fn stream(
     Ok(([(header::CONTENT_TYPE, ndjson)], Body::from_stream(ReceiverStream::new(body))).into_response())
 }
 
+/// The node erased what it knew of a person. The node only.
+#[utoipa::path(post, path = "/v1/nodes/{node}/erasures/{id}/answer", tag = "nodes",
+    params(("node" = String, Path), ("id" = String, Path)), request_body = NodeErased,
+    responses((status = 204), WriteProblems))]
+async fn erased(
+    State(app): State<Shared>,
+    Asker(caller): Asker,
+    Names(node, id): Names,
+    ask: Ask<NodeErased>,
+) -> Result<Response, Refusal> {
+    let (node, id) = (names::plain("node", &node)?, names::plain("id", &id)?);
+    caller.is_node(&node)?;
+    let said = ErasureAnswer {
+        service: erasure::nodes::service(&node),
+        state: ServiceState::Erased,
+        count: ask.body.count,
+        reason: None,
+    };
+    let mut write = app.begin(&caller, &ask.head).await?;
+    erasure::answer(&mut write.tx, &id, &said).await?;
+    app.finish(write, Answer::nothing()).await
+}
+
 /// What became of a command. The node only.
 #[utoipa::path(post, path = "/v1/nodes/{node}/commands/{id}/answer", tag = "nodes",
     params(("node" = String, Path), ("id" = String, Path)), request_body = CommandAnswer,
@@ -178,7 +207,11 @@ async fn answer(
     caller.is_node(&node)?;
     let mut write = app.begin(&caller, &ask.head).await?;
     let command = commands::answer(&mut write.tx, &node, &id, &ask.body).await?;
+    let state = command.state;
     let answer = app.finish(write, Answer::ok(&command)?).await;
+    if answer.is_ok() {
+        app.metrics.command_answered(state);
+    }
     app.ordered.notify_one();
     answer
 }

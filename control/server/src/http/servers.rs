@@ -61,7 +61,7 @@ async fn create(
 ) -> Result<Response, Refusal> {
     caller.sees(&ServerName::parse("name", &ask.body.name)?)?;
     let mut write = app.begin(&caller, &ask.head).await?;
-    locate::place(&app, &mut write.tx, &mut ask.body).await?;
+    locate::place(&app, &caller, &mut write.tx, &mut ask.body).await?;
     let known = servers::create(&mut write.tx, &app.region.name, &ask.body).await?;
     let location = format!("/v1/servers/{}", path::encode(&known.server.name));
     let answer = Answer::created(&known.server, location)?.of_version(known.server.version);

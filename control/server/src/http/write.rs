@@ -87,13 +87,21 @@ pub struct Write {
 
 impl App {
     pub async fn begin(&self, caller: &Caller, head: &Head) -> Result<Write, Refusal> {
-        let mut tx = self.db.write(&caller.scope()).await?;
         if let Some(key) = &head.key {
+            failpoint::arm(key);
+        }
+        let scope = caller.scope();
+        let mut tx = match &head.key {
+            None => self.db.write(&scope).await?,
             // The same request beside this one waits here for the answer.
-            tx.hold(&format!("{} {key}", caller.subject)).await?;
-            if let Some(answer) = given(&mut tx, &caller.subject, key, &head.digest).await? {
-                return Err(Refusal::Again(Box::new(answer)));
-            }
+            Some(key) => self.db.write_holding(&scope, &format!("{} {key}", caller.subject)).await?,
+        };
+        if let Some(key) = &head.key
+            && let Some(answer) = given(&mut tx, &caller.subject, key, &head.digest).await?
+        {
+            // The first one's change may be read here before it is on the disk.
+            tx.commit().await?;
+            return Err(Refusal::Again(Box::new(answer)));
         }
         let (subject, key, digest) = (caller.subject.clone(), head.key.clone(), head.digest.clone());
         Ok(Write { tx, subject, key, digest })
@@ -103,7 +111,6 @@ impl App {
     pub async fn finish(&self, write: Write, answer: Answer) -> Result<Response, Refusal> {
         let Write { mut tx, subject, key, digest } = write;
         if let Some(key) = key {
-            failpoint::at("before-idempotency");
             let text = serde_json::to_string(&answer)
                 .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
             tx.execute(
@@ -112,8 +119,8 @@ impl App {
             )
             .await?;
         }
-        failpoint::at("before-commit");
         tx.commit().await?;
+        failpoint::statement();
         failpoint::at("after-commit");
         self.posted.notify_one();
         Ok(answer.into_response())

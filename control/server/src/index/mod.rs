@@ -16,6 +16,8 @@ use crate::registry::servers::Known;
 
 /// A slow index is no reason for a slow answer.
 const ANSWER: Duration = Duration::from_millis(200);
+/// Entries in one round trip: some milliseconds of Redis' time.
+const AT_ONCE: usize = 50;
 pub const PREFIX: &str = "dormouse:server:";
 
 /// What the index says of a server.
@@ -105,24 +107,32 @@ impl Index {
         self.connection.clone()
     }
 
-    pub async fn put(&self, entry: &Entry) -> Result<Put, RedisError> {
-        let text = serde_json::to_string(entry).unwrap_or_default();
-        let done: i64 = self
-            .put
-            .key(format!("{PREFIX}{}", entry.server))
-            .arg(&entry.region)
-            .arg(entry.sequence)
-            .arg(u8::from(entry.deleted))
-            .arg(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX))
-            .arg(text)
-            .invoke_async(&mut self.connection())
-            .await?;
-        Ok(match done {
+    /// Writes these, each in one atomic step, all of them in one round trip.
+    pub async fn put(&self, entries: &[Entry]) -> Result<Vec<Put>, RedisError> {
+        let mut pipe = redis::pipe();
+        for (place, entry) in entries.iter().enumerate() {
+            // The first one brings the script along, whatever Redis has forgotten.
+            let command = match place {
+                0 => pipe.cmd("EVAL").arg(PUT),
+                _ => pipe.cmd("EVALSHA").arg(self.put.get_hash()),
+            };
+            command
+                .arg(1)
+                .arg(format!("{PREFIX}{}", entry.server))
+                .arg(&entry.region)
+                .arg(entry.sequence)
+                .arg(u8::from(entry.deleted))
+                .arg(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX))
+                .arg(serde_json::to_string(entry).unwrap_or_default());
+        }
+        let done: Vec<i64> = pipe.query_async(&mut self.connection()).await?;
+        let became = |done| match done {
             1 => Put::Written,
             2 => Put::Refreshed,
             0 => Put::Older,
             _ => Put::Foreign,
-        })
+        };
+        Ok(done.into_iter().map(became).collect())
     }
 
     /// The entry of a living server.

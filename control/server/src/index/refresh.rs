@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dormouse_api::Problem;
 use redis::RedisError;
 
-use super::{Entry, Index, Put};
+use super::{AT_ONCE, Entry, Index, Put};
 use crate::app::App;
 use crate::clock;
 use crate::registry::servers;
@@ -30,6 +30,7 @@ pub async fn run(app: Arc<App>, index: Index) {
     loop {
         ticks.tick().await;
         if let Err(error) = all(&app, &index).await {
+            app.metrics.index_refresh_failed();
             tracing::warn!(%error, "the index was not refreshed; done again at the next round");
         }
     }
@@ -45,16 +46,22 @@ pub async fn all(app: &App, index: &Index) -> Result<u64, IndexError> {
         let faded = |known: &servers::Known, deleted: bool| {
             deleted && clock::now_ms().saturating_sub(known.server.changed_at_ms) > clock::millis(index.ttl())
         };
-        for (known, deleted) in page.iter().filter(|(known, deleted)| !faded(known, *deleted)) {
-            if index.put(&Entry::of(known, &app.region.url, *deleted)).await? == Put::Written {
-                healed += 1;
-            }
+        let entries: Vec<Entry> = page
+            .iter()
+            .filter(|(known, deleted)| !faded(known, *deleted))
+            .map(|(known, deleted)| Entry::of(known, &app.region.url, *deleted))
+            .collect();
+        for some in entries.chunks(AT_ONCE) {
+            healed += index.put(some).await?.into_iter().filter(|put| *put == Put::Written).count() as u64;
         }
         match page.last() {
             Some((known, _)) if page.len() == PAGE as usize => {
                 after = Some(crate::names::ServerName::parse("name", &known.server.name)?);
             }
-            _ => return Ok(healed),
+            _ => {
+                app.metrics.index_refreshed(healed);
+                return Ok(healed);
+            }
         }
     }
 }

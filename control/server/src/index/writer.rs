@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Entry, Index};
+use super::{AT_ONCE, Entry, Index};
 use crate::failpoint;
 
 const WAITING: usize = 4096;
@@ -34,9 +34,10 @@ impl Writer {
 }
 
 pub async fn run(index: Index, mut entries: mpsc::Receiver<Entry>, dropped: Arc<AtomicU64>) {
-    while let Some(entry) = entries.recv().await {
+    let mut some = Vec::with_capacity(AT_ONCE);
+    while entries.recv_many(&mut some, AT_ONCE).await > 0 {
         failpoint::at("index-before-write");
-        let failed = match tokio::time::timeout(PATIENCE, index.put(&entry)).await {
+        let failed = match tokio::time::timeout(PATIENCE, index.put(&some)).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("no answer in time".to_owned()),
@@ -44,12 +45,14 @@ pub async fn run(index: Index, mut entries: mpsc::Receiver<Entry>, dropped: Arc<
         failpoint::at("index-after-write");
         if let Some(error) = failed {
             // All that waits would wait for the same: the index is away.
-            let mut lost = 1;
+            let mut lost = some.len() as u64;
             while entries.try_recv().is_ok() {
                 lost += 1;
             }
             dropped.fetch_add(lost, Ordering::Relaxed);
-            tracing::warn!(%error, lost, server = entry.server, "the index was not written; a later change heals it");
+            let server = &some[0].server;
+            tracing::warn!(%error, lost, server, "the index was not written; a later change heals it");
         }
+        some.clear();
     }
 }

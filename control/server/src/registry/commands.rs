@@ -148,12 +148,12 @@ pub async fn answer(tx: &mut Tx, node: &str, id: &str, answer: &CommandAnswer) -
     if found.node == node { Ok(found.command) } else { Err(no_such(id)) }
 }
 
-/// Those that nobody answered in time have expired; old ones are forgotten.
-pub async fn expire(tx: &mut Tx) -> Result<(), StoreError> {
+/// Those that nobody answered in time have expired, so many; old ones are forgotten.
+pub async fn expire(tx: &mut Tx) -> Result<u64, StoreError> {
     let now = clock::now_ms();
     let sql = "UPDATE command SET state = 'expired' WHERE state = 'waiting' AND expires_at <= $1";
-    tx.execute(sql, &args![now]).await?;
+    let expired = tx.execute(sql, &args![now]).await?;
     let sql = "DELETE FROM command WHERE state <> 'waiting' AND expires_at < $1";
     tx.execute(sql, &args![now.saturating_sub(KEPT_MS)]).await?;
-    Ok(())
+    Ok(expired)
 }

@@ -6,6 +6,7 @@ use dormouse_api::{Code, Problem};
 
 use super::{matches, page};
 use crate::clock;
+use crate::erasure;
 use crate::names;
 use crate::outbox::{Post, post};
 use crate::store::{Row, StoreError, Tx, args};
@@ -83,6 +84,7 @@ pub async fn delete(tx: &mut Tx, name: &str, expected: Option<u64>) -> Result<()
         return Err(Problem::refused(format!("servers run on {name}"))
             .with_remedy("move or delete them first: `dormouse servers --node NAME`"));
     }
+    erasure::nodes::gone(tx, name).await?;
     for sql in ["DELETE FROM node WHERE name = $1", "DELETE FROM api_key WHERE node = $1"] {
         tx.execute(sql, &args![name]).await?;
     }

@@ -1,6 +1,6 @@
 //! The registry's two layers of thresholds: games, and servers.
 
-use dormouse_api::profile::Explain;
+use dormouse_api::profile::{Explain, shown};
 use dormouse_api::registry::Page;
 use dormouse_api::registry::threshold::{Change, NewProfile, NodeProfiles, Profile, SetThreshold};
 use dormouse_api::{Code, Problem};
@@ -8,11 +8,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{matches, page, servers};
+use crate::clock;
 use crate::names::{self, ServerName};
 use crate::outbox::{Post, post};
 use crate::store::{Tx, args};
 use crate::thresholds::{layers, value};
-use crate::{clock, failpoint};
 
 const REASON_MOST: usize = 200;
 
@@ -64,6 +64,7 @@ pub async fn list(
     for row in &rows {
         let name = row.text("name")?;
         let limits = said(tx, &Of::Profile(name.clone())).await?;
+        let limits = limits.into_iter().map(|(key, value)| (key, shown(&value))).collect();
         profiles.push(Profile {
             name,
             limits,
@@ -118,7 +119,7 @@ pub async fn explain(tx: &mut Tx, region: &str, of: &Of) -> Result<(Explain, u64
 #[derive(Serialize)]
 struct Told<'a> {
     key: &'a str,
-    value: Option<&'a str>,
+    value: Option<String>,
 }
 
 /// Writes one key of a layer, or with `value = None` removes it.
@@ -149,7 +150,6 @@ pub async fn set(
     };
     let row = tx.row(sql, &args![tenant, target]).await?.ok_or(missing)?;
     matches(expected, row.number("version")? - 1)?;
-    failpoint::at("threshold-versioned");
     let sql = "SELECT value FROM threshold WHERE tenant = $1 AND target = $2 AND key = $3";
     let old = tx.row(sql, &args![tenant, target, &change.key]).await?;
     let old = old.map(|row| row.text("value")).transpose()?;
@@ -182,7 +182,7 @@ pub async fn set(
         Of::Profile(name) => ("profile.changed", name.clone()),
         Of::Server(name) => ("server.limits", name.to_string()),
     };
-    let data = &Told { key: &change.key, value: new.as_deref() };
+    let data = &Told { key: &change.key, value: new.as_deref().map(shown) };
     let tenant = (!tenant.is_empty()).then_some(tenant);
     post(tx, &Post { kind, subject: Some(&subject), tenant, data }).await
 }
@@ -200,8 +200,8 @@ pub async fn history(tx: &mut Tx, of: &Of, cursor: Option<u64>, size: u32) -> Re
             at_ms: row.number("changed_at")?,
             by: row.text("changed_by")?,
             key: row.text("key")?,
-            old: row.opt_text("old_value")?,
-            new: row.opt_text("new_value")?,
+            old: row.opt_text("old_value")?.as_deref().map(shown),
+            new: row.opt_text("new_value")?.as_deref().map(shown),
             reason: row.opt_text("reason")?,
         };
         changes.push((row.number("entry")?, change));

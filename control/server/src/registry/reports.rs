@@ -11,10 +11,10 @@ use sqlx::AssertSqlSafe;
 
 use super::servers::{self, Known, word};
 use super::{commands, nodes};
+use crate::clock;
 use crate::names::ServerName;
 use crate::outbox::{Post, post};
 use crate::store::{Arg, Tx, args};
-use crate::{clock, failpoint};
 
 /// Between two reports of a node more time than this was no time that we know anything of.
 const GAP_MS: u64 = 60_000;
@@ -56,7 +56,6 @@ pub async fn take(tx: &mut Tx, region: &str, node: &str, report: &NodeReport) ->
         nodes::get(tx, region, node).await?;
         return Ok(Outcome::default());
     }
-    failpoint::at("report-node-written");
     let mut before = before(tx, node, report).await?;
     let mut outcome = Outcome::default();
     let (mut rows, mut usage, mut moved) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,7 +77,6 @@ pub async fn take(tx: &mut Tx, region: &str, node: &str, report: &NodeReport) ->
     }
     insert(tx, REPORT, &rows).await?;
     insert(tx, USAGE, &usage).await?;
-    failpoint::at("report-servers-written");
     for name in moved {
         let sql = "UPDATE server SET sequence = sequence + 1, node = COALESCE(node, $3) \
                    WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL";

@@ -12,10 +12,10 @@ use sqlx::AssertSqlSafe;
 use super::checked::Checked;
 use super::{matches, page, page_size};
 use crate::auth::caller::no_such_tenant;
+use crate::clock;
 use crate::names::ServerName;
 use crate::outbox::{Post, post};
 use crate::store::{Arg, Row, StoreError, Tx, args};
-use crate::{clock, failpoint};
 
 /// A server with what its node reported last, and what follows the FROM.
 macro_rules! select {
@@ -73,6 +73,7 @@ fn read(row: &Row, region: &str) -> Result<Known, StoreError> {
 
 pub fn no_such(name: &ServerName) -> Problem {
     Problem::no_such_server(&name.to_string())
+        .with_remedy("`dormouse servers list` lists them, `dormouse servers add` adds one")
 }
 
 pub async fn get(tx: &mut Tx, region: &str, name: &ServerName) -> Result<Known, Problem> {
@@ -90,6 +91,8 @@ pub async fn list(
 ) -> Result<Page<Server>, Problem> {
     let size = page_size(filter.limit)?;
     let after = filter.cursor.as_deref().map(|cursor| ServerName::parse("cursor", cursor)).transpose()?;
+    // A stage is its report's, and the index by stage has the names in order.
+    let by = if filter.stage.is_some() { "r" } else { "s" };
     // Static pieces only; every value is bound.
     let mut sql = select!("WHERE s.deleted_at IS NULL").to_owned();
     let mut values: Vec<Arg> = Vec::new();
@@ -99,7 +102,7 @@ pub async fn list(
     };
     match (tenant, after) {
         (Some(tenant), after) => {
-            and("s.tenant =", tenant.into());
+            and(&format!("{by}.tenant ="), tenant.into());
             if let Some(after) = after {
                 // A cursor of another tenant's names is before or after all of one's own.
                 let own = match after.tenant.as_str().cmp(tenant) {
@@ -107,12 +110,12 @@ pub async fn list(
                     std::cmp::Ordering::Equal => after.name,
                     std::cmp::Ordering::Greater => return Ok(Page { items: Vec::new(), next: None }),
                 };
-                and("s.name >", own.into());
+                and(&format!("{by}.name >"), own.into());
             }
         }
         (None, Some(after)) => {
             values.extend([after.tenant.into(), after.name.into()]);
-            sql.push_str(" AND (s.tenant, s.name) > ($1, $2)");
+            let _ = write!(sql, " AND ({by}.tenant, {by}.name) > ($1, $2)");
         }
         (None, None) => {}
     }
@@ -130,7 +133,7 @@ pub async fn list(
         and("r.stage =", word(&stage)?.into());
     }
     values.push(Arg::from(size + 1));
-    let _ = write!(sql, " ORDER BY s.tenant, s.name LIMIT ${}", values.len());
+    let _ = write!(sql, " ORDER BY {by}.tenant, {by}.name LIMIT ${}", values.len());
     let rows = tx.rows(AssertSqlSafe(sql), &values).await?;
     let servers =
         rows.iter().map(|row| Ok(read(row, region)?.server)).collect::<Result<Vec<_>, StoreError>>()?;
@@ -171,7 +174,6 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewServer) -> Result<Known,
         return Err(Problem::refused(format!("{} has its {limit} servers", name.tenant))
             .with_remedy("an operator raises server_limit of the tenant"));
     }
-    failpoint::at("server-create-counted");
     let now = clock::now_ms();
     let made = tx
         .execute(
@@ -197,7 +199,6 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewServer) -> Result<Known,
     if made == 0 {
         return Err(Problem::refused(format!("a server is called {name} already")));
     }
-    failpoint::at("server-create-written");
     let known = get(tx, region, &name).await?;
     tell(tx, "server.created", &known).await?;
     Ok(known)
@@ -235,7 +236,6 @@ pub async fn change(
     if tx.execute(sql, &values).await? == 0 {
         return Err(no_such(name));
     }
-    failpoint::at("server-change-written");
     let known = get(tx, region, name).await?;
     matches(expected, known.server.version - 1)?;
     tell(tx, "server.changed", &known).await?;
@@ -256,7 +256,6 @@ pub async fn delete(
     // Read again here: on PostgreSQL somebody may have changed it since the first look.
     let row = row.ok_or_else(|| no_such(name))?;
     matches(expected, row.number("version")? - 1)?;
-    failpoint::at("server-delete-marked");
     tx.execute("UPDATE tenant SET servers = servers - 1 WHERE id = $1", &args![&name.tenant]).await?;
     for sql in [
         "DELETE FROM server_report WHERE tenant = $1 AND name = $2",
@@ -264,7 +263,6 @@ pub async fn delete(
     ] {
         tx.execute(sql, &args![&name.tenant, &name.name]).await?;
     }
-    failpoint::at("server-delete-cleaned");
     known.server.version = row.number("version")?;
     known.sequence = row.number("sequence")?;
     tell(tx, "server.deleted", &known).await?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
-use crate::bus::read;
+use crate::bus::{read, stream, trim};
+use crate::erasure;
 use crate::registry::commands;
 use crate::store::{Scope, StoreError, args};
 use crate::{clock, http};
@@ -36,14 +37,23 @@ async fn late(app: &App) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut tx = app.db.write(&Scope::Region).await?;
-    commands::expire(&mut tx).await?;
-    tx.commit().await
+    let expired = commands::expire(&mut tx).await?;
+    tx.commit().await?;
+    app.metrics.commands_expired(expired);
+    Ok(())
 }
 
 async fn answers(app: &App) -> Result<(), StoreError> {
     let mut tx = app.db.write(&Scope::Region).await?;
     let before = clock::now_ms().saturating_sub(clock::millis(http::ANSWERS_KEPT));
     tx.execute("DELETE FROM idempotency WHERE created_at < $1", &args![before]).await?;
-    read::forget(&mut tx).await?;
-    tx.commit().await
+    let sink = if app.redis.is_some() { stream::SINK } else { erasure::OWN };
+    let first = read::forget(&mut tx, sink).await?;
+    tx.commit().await?;
+    if let Some(client) = &app.redis
+        && let Err(error) = trim::run(client, &app.region.name, first).await
+    {
+        tracing::warn!(%error, "the stream of events was not trimmed; tried again later");
+    }
+    Ok(())
 }

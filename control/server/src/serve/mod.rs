@@ -15,10 +15,11 @@ use crate::app::{App, Parts, Region};
 use crate::auth::keys::{KeyRing, RELOAD};
 use crate::bus::{sequence, stream};
 use crate::config::{self, Serve};
+use crate::erasure::ledger::Ledger;
 use crate::index::writer::{self, Writer};
 use crate::index::{Index, refresh, regions};
 use crate::store::Db;
-use crate::{deliver, erasure, http, names, thresholds};
+use crate::{deliver, erasure, http, metrics, names, thresholds};
 
 /// What is under way at SIGTERM has this long.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -31,11 +32,20 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
     let database = config::address(&options.database, options.database_file.as_deref())?;
     let db = Db::open(&database).await.context("cannot open the database")?;
     thresholds::shipped::seed(&db).await?;
+    let erasure_services = erasure_services(&options.erasure_services)?;
+    let erasure_ledger = Ledger::at(&options.erasure_ledger(&region));
+    erasure::restore::run(&db, &erasure_ledger, &erasure_services, options.restored)
+        .await
+        .context("cannot ask again for the erasures that a restored database has forgotten")?;
     let keys = KeyRing::open(&options.keys.keys)?;
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
+    let scrapes = match options.metrics_listen {
+        Some(address) => Some(metrics::bind(address).await?),
+        None => None,
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = options.url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     let redis = redis(&options)?;
@@ -53,7 +63,8 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
             .iter()
             .map(|name| names::plain("nearest", name))
             .collect::<Result<_, _>>()?,
-        erasure_services: erasure_services(&options.erasure_services)?,
+        erasure_services,
+        erasure_ledger,
     }));
 
     let (stop, stopped) = watch::channel(());
@@ -62,6 +73,14 @@ pub async fn run(options: Serve) -> anyhow::Result<()> {
     workers.spawn(housekeeping::run(app.clone()));
     workers.spawn(deliver::look(app.clone()));
     workers.spawn(sequence::run(app.clone()));
+    if let Some(scrapes) = scrapes {
+        let app = app.clone();
+        workers.spawn(async move {
+            if let Err(error) = metrics::serve(scrapes, app).await {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        });
+    }
     match app.redis.clone() {
         Some(client) => {
             workers.spawn(stream::run(app.clone(), client.clone()));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -28,12 +29,19 @@ pub enum StoreError {
     Content { column: String, what: String },
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The commit that this write was part of.
+    #[error("database: {0}")]
+    Together(Arc<sqlx::Error>),
 }
 
 impl StoreError {
     /// Whether asking again later may help: the database is away or too busy.
     pub fn is_passing(&self) -> bool {
-        let Self::Sql(error) = self else { return false };
+        let error = match self {
+            Self::Sql(error) => error,
+            Self::Together(error) => error.as_ref(),
+            _ => return false,
+        };
         match error {
             sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed

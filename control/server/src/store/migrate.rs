@@ -14,11 +14,19 @@ struct Migration {
     postgres: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    text: include_str!("../../migrations/0001_registry.sql"),
-    postgres: include_str!("../../migrations/0001_registry.postgres.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        text: include_str!("../../migrations/0001_registry.sql"),
+        postgres: include_str!("../../migrations/0001_registry.postgres.sql"),
+    },
+    Migration { version: 2, text: include_str!("../../migrations/0002_erasure_waiting.sql"), postgres: "" },
+    Migration {
+        version: 3,
+        text: include_str!("../../migrations/0003_list_by_stage.sql"),
+        postgres: include_str!("../../migrations/0003_list_by_stage.postgres.sql"),
+    },
+];
 
 /// "dormouse" in the eight bytes of an advisory lock's number.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7237954665890966373)";

@@ -1,6 +1,7 @@
 //! The regional database: SQLite or PostgreSQL, one SQL text for both.
 
 mod args;
+mod batch;
 mod error;
 mod migrate;
 mod row;
@@ -10,14 +11,16 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
+use sha2::{Digest, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{AssertSqlSafe, SqlSafeStr, Transaction};
 
 pub use args::Arg;
 pub(crate) use args::args;
+use batch::Writers;
 pub use error::StoreError;
 pub use row::Row;
 pub use tx::Tx;
@@ -54,11 +57,7 @@ pub struct Db(Pools);
 
 #[derive(Clone, Debug)]
 enum Pools {
-    /// One writer: SQLite has one anyway, and a queue here is fair.
-    Sqlite {
-        read: SqlitePool,
-        write: SqlitePool,
-    },
+    Sqlite { read: SqlitePool, write: Writers },
     Postgres(PgPool),
 }
 
@@ -90,11 +89,14 @@ impl Db {
         let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(PATIENCE);
         let write = pool(1).connect_with(options.clone()).await?;
         let read = pool(SQLITE_READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self(Pools::Sqlite { read, write }))
+        Ok(Self(Pools::Sqlite { read, write: Writers::new(write) }))
     }
 
     async fn postgres(url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)?;
+        // Every join here is a page of rows with what belongs to each by its key. With many servers the planner would
+        // rather read two tables side by side from their beginning, for it takes row security for a lottery.
+        let options = PgConnectOptions::from_str(url)?
+            .options([("enable_mergejoin", "off"), ("enable_hashjoin", "off")]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(PATIENCE)
@@ -121,7 +123,7 @@ impl Db {
     pub async fn read(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
             Pools::Sqlite { read, .. } => Ok(Tx::Sqlite(read.begin().await?)),
-            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, READ).await,
+            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, READ, "").await,
         }
     }
 
@@ -129,20 +131,38 @@ impl Db {
     /// holds at the commit.
     pub async fn write(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
-            Pools::Sqlite { write, .. } => Ok(Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)),
-            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, "BEGIN").await,
+            Pools::Sqlite { write, .. } => Ok(Tx::SqliteWrite(write.begin().await?)),
+            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, "BEGIN", "").await,
         }
     }
 
-    async fn begin_postgres(pool: &PgPool, scope: &Scope, begin: &str) -> Result<Tx, StoreError> {
+    /// As [`Self::write`], and alone among those that hold this name: who comes second waits here for the first one's
+    /// end. SQLite's writers come one by one anyway.
+    pub async fn write_holding(&self, scope: &Scope, name: &str) -> Result<Tx, StoreError> {
+        match &self.0 {
+            Pools::Sqlite { .. } => self.write(scope).await,
+            Pools::Postgres(pool) => {
+                let digest = Sha256::digest(name.as_bytes());
+                let number = digest[..8].iter().fold(0i64, |number, byte| (number << 8) | i64::from(*byte));
+                let lock = format!("; SELECT pg_advisory_xact_lock({number})");
+                Self::begin_postgres(pool, scope, "BEGIN", &lock).await
+            }
+        }
+    }
+
+    async fn begin_postgres(pool: &PgPool, scope: &Scope, begin: &str, then: &str) -> Result<Tx, StoreError> {
         let tenant = scope.tenant().unwrap_or("*");
-        // One round trip for both. A tenant's name is letters, digits and `-` (names.rs); what isn't never came
+        // One round trip for all. A tenant's name is letters, digits and `-` (names.rs); what isn't never came
         // through a token, and must not come through here.
         if !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-*".contains(&byte)) {
             return Err(StoreError::BadScope);
         }
-        let begin = format!("{begin}; SET LOCAL dormouse.tenant = '{tenant}'");
-        Ok(Tx::Postgres(pool.begin_with(AssertSqlSafe(begin)).await?))
+        let begin = format!("{begin}; SET LOCAL dormouse.tenant = '{tenant}'{then}");
+        let connection = pool.acquire().await?;
+        // In a task of its own: who hangs up ends his request, and a BEGIN that was sent but not waited for would be
+        // in force for whoever gets this connection next. (sqlx 0.9 rolls back what it knows to have begun.)
+        let task = tokio::spawn(Transaction::begin(connection, Some(AssertSqlSafe(begin).into_sql_str())));
+        Ok(Tx::Postgres(task.await.map_err(|_| sqlx::Error::WorkerCrashed)??))
     }
 
     /// Ends the connections; what is under way is finished first.
@@ -150,7 +170,7 @@ impl Db {
         match &self.0 {
             Pools::Sqlite { read, write } => {
                 read.close().await;
-                write.close().await;
+                write.pool().close().await;
             }
             Pools::Postgres(pool) => pool.close().await,
         }

@@ -2,11 +2,13 @@
 
 use sqlx::{Postgres, SqlSafeStr, Sqlite, Transaction};
 
-use super::{Arg, Row, StoreError, args};
+use super::{Arg, Row, Scope, StoreError, args, batch};
+use crate::failpoint;
 
 /// Dropped without a commit it is rolled back.
 pub enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
+    SqliteWrite(batch::Write),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -23,15 +25,21 @@ macro_rules! query {
 impl Tx {
     /// Runs a statement; how many rows it changed.
     pub async fn execute(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<u64, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
     pub async fn rows(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Vec<Row>, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => {
+                query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::SqliteWrite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
@@ -41,8 +49,10 @@ impl Tx {
     }
 
     pub async fn row(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Option<Row>, StoreError> {
+        failpoint::statement();
         Ok(match self {
             Self::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            Self::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
             Self::Postgres(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Postgres),
         })
     }
@@ -51,6 +61,9 @@ impl Tx {
     pub(super) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => {
+                sqlx::raw_sql(sql).execute(&mut **tx).await?;
+            }
+            Self::SqliteWrite(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
             Self::Postgres(tx) => {
@@ -68,13 +81,24 @@ impl Tx {
         Ok(())
     }
 
+    /// From here on the transaction sees this scope's rows.
+    pub(crate) async fn see(&mut self, scope: &Scope) -> Result<(), StoreError> {
+        if self.is_postgres() {
+            let sql = "SELECT set_config('dormouse.tenant', $1, true)";
+            self.execute(sql, &args![scope.tenant().unwrap_or("*")]).await?;
+        }
+        Ok(())
+    }
+
     pub const fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {
+        failpoint::statement();
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
+            Self::SqliteWrite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_api::profile::{Layer, LayerValue, Setting};
+use dormouse_api::profile::{Layer, LayerValue, Setting, shown};
 use dormouse_api::registry::threshold::THRESHOLDS;
 
 /// One layer's word, by key, each value as TOML writes it.
@@ -32,11 +32,6 @@ pub fn explain(profile: &Said, server: Option<&Said>) -> Vec<Setting> {
 
 fn value_of(layer: Layer, value: &str, file: Option<&str>) -> LayerValue {
     LayerValue { layer, value: shown(value), file: file.map(ToOwned::to_owned), until_at_ms: None }
-}
-
-/// `10m` for `"10m"`: a text without its quotes, the rest as it is.
-fn shown(value: &str) -> String {
-    value.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(value).to_owned()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ on_both!(
     a_stream_takes_up_where_it_ended,
     redis_gets_everything_also_after_it_was_away_or_emptied,
     a_dead_consumer_s_events_are_taken_over_and_what_fails_is_dead,
+    the_stream_is_trimmed_as_far_as_every_group_has_read,
 );
 
 /// All events there are, by cursor.
@@ -115,7 +116,7 @@ async fn a_stream_takes_up_where_it_ended(on: On) {
 }
 
 /// The positions in the region's stream.
-async fn in_redis(redis: &Redis) -> Vec<u64> {
+pub async fn in_redis(redis: &Redis) -> Vec<u64> {
     let mut connection = redis.connect().await;
     let entries: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
         .arg("dormouse:fra:events")
@@ -230,4 +231,51 @@ async fn a_dead_consumer_s_events_are_taken_over_and_what_fails_is_dead(on: On) 
     }
     assert!(letters().await.is_none());
     assert_eq!(anna.ask("POST", &path, &[], None).await.status, StatusCode::NOT_FOUND);
+}
+
+async fn the_stream_is_trimmed_as_far_as_every_group_has_read(on: On) {
+    use dormouse_control::bus::trim;
+
+    let redis = Redis::start().await;
+    let control = Start::new(on).with(&["--index", &redis.url()]).run();
+    let anna = control.operator();
+    let client = redis::Client::open(redis.url()).unwrap();
+    assert_eq!(trim::run(&client, "nowhere", 100).await.unwrap(), 0);
+    for number in 0..10 {
+        anna.add_tenant(&format!("t{number}")).await;
+    }
+    complete(&redis, 10).await;
+    let mut connection = redis.connect().await;
+    let mut group = async |words: &[&str]| {
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query_async::<redis::Value>(&mut connection).await.unwrap();
+    };
+    let stream = "dormouse:fra:events";
+    group(&["XGROUP", "CREATE", stream, "slow", "0"]).await;
+    group(&["XREADGROUP", "GROUP", "slow", "a", "COUNT", "4", "STREAMS", stream, ">"]).await;
+    group(&["XACK", stream, "slow", "1-0", "2-0", "4-0"]).await;
+    // What it read and has not acknowledged stays, and all that the outbox still has.
+    assert_eq!(trim::run(&client, "fra", 100).await.unwrap(), 2);
+    assert_eq!(in_redis(&redis).await, (3..=10).collect::<Vec<_>>());
+    group(&["XACK", stream, "slow", "3-0"]).await;
+    assert_eq!(trim::run(&client, "fra", 4).await.unwrap(), 1);
+    assert_eq!(trim::run(&client, "fra", 100).await.unwrap(), 1);
+    group(&["XREADGROUP", "GROUP", "slow", "a", "COUNT", "100", "STREAMS", stream, ">"]).await;
+    let rest: Vec<String> = (5..=10).map(|position| format!("{position}-0")).collect();
+    let mut words = vec!["XACK", stream, "slow"];
+    words.extend(rest.iter().map(String::as_str));
+    group(&words).await;
+    // The control plane's own group reads too.
+    until(Duration::from_secs(20), "all groups to be done", async || {
+        trim::run(&client, "fra", 100).await.unwrap();
+        in_redis(&redis).await.is_empty().then_some(())
+    })
+    .await;
+    // Positions go on, and so does the stream.
+    anna.add_tenant("last").await;
+    until(Duration::from_secs(20), "the next event", async || (in_redis(&redis).await == [11]).then_some(()))
+        .await;
 }

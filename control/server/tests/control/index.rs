@@ -15,6 +15,8 @@ on_both!(
     every_difference_is_found_and_repaired,
     redis_away_stops_nobody,
     two_regions_correct_each_other,
+    a_gateway_finds_the_region_and_follows_a_server_that_moves,
+    two_who_place_at_once_share_what_is_free,
 );
 
 async fn entry(redis: &Redis, server: &str) -> Option<Value> {
@@ -51,12 +53,12 @@ async fn the_index_follows_and_an_old_write_never_wins(on: On) {
     let client = redis::Client::open(redis.url()).unwrap();
     let index = Index::new(&client, Duration::from_mins(1)).unwrap();
     let mut late: Entry = serde_json::from_value(known).unwrap();
-    assert_eq!(index.put(&late).await.unwrap(), Put::Older);
+    assert_eq!(index.put(&[late.clone()]).await.unwrap(), [Put::Older]);
     // Another region may take the name of a grave, and then it is theirs.
     late.region = "lon".to_owned();
-    assert_eq!(index.put(&late).await.unwrap(), Put::Written);
+    assert_eq!(index.put(&[late]).await.unwrap(), [Put::Written]);
     let grave: Entry = serde_json::from_value(grave).unwrap();
-    assert_eq!(index.put(&grave).await.unwrap(), Put::Foreign);
+    assert_eq!(index.put(&[grave]).await.unwrap(), [Put::Foreign]);
     assert_eq!(index.get("acme/x").await.unwrap().unwrap().region, "lon");
 }
 
@@ -215,4 +217,78 @@ async fn two_regions_correct_each_other(on: On) {
         StatusCode::NOT_FOUND
     );
     assert_eq!(acme.problem("GET", "/v1/servers/acme%2Fnowhere", None).await.0, StatusCode::NOT_FOUND);
+}
+
+async fn two_who_place_at_once_share_what_is_free(on: On) {
+    let start = Start::new(on);
+    let (control, second) = (start.run(), start.run());
+    let anna = with_nodes(&control, 4 << 30).await;
+    let other = second.tenant("acme");
+    let bodies: Vec<Value> = (0..24)
+        .map(|number| {
+            json!({ "name": format!("acme/s{number}"), "profile": "luanti", "memory_bytes": 1u64 << 30, "near": "fra" })
+        })
+        .collect();
+    let replies = crate::crud::join_all(bodies.iter().enumerate().map(async |(number, body)| {
+        let asks = if number % 2 == 0 { &anna } else { &other };
+        asks.ask("POST", "/v1/servers", &[], Some(body)).await.status
+    }))
+    .await;
+    let of = |wanted: StatusCode| replies.iter().filter(|status| **status == wanted).count();
+    assert_eq!((of(StatusCode::CREATED), of(StatusCode::CONFLICT)), (8, 16), "{replies:?}");
+    let nodes = anna.get("/v1/nodes").await;
+    for node in nodes["items"].as_array().unwrap() {
+        let servers = anna.get(&format!("/v1/servers?node={}", node["name"].as_str().unwrap())).await;
+        assert_eq!(
+            (&node["free_bytes"], servers["items"].as_array().unwrap().len()),
+            (&json!(0), 4),
+            "{node}"
+        );
+    }
+}
+
+async fn a_gateway_finds_the_region_and_follows_a_server_that_moves(on: On) {
+    use dormouse_api::gateway::Gateway;
+    use dormouse_api::token::{PublicKeys, TokenError};
+    use hyper::Method;
+
+    let redis = Redis::start().await;
+    let (fra, lon) = (region(on, "fra", &redis, "lon"), region(on, "lon", &redis, "fra"));
+    fra.token(&["--role", "operator"]);
+    lon.token(&["--role", "operator"]);
+    befriend(&fra, &lon);
+    let (fra, lon) = (fra.run(), lon.run());
+    let (anna, lena) = (with_nodes(&fra, 4 << 30).await, with_nodes(&lon, 4 << 30).await);
+    lena.add_server("acme/x").await;
+    until_entry(&redis, "acme/x", "the new server", |_| true).await;
+    let caller = fra.start.token(&["--role", "tenant", "--tenant", "acme"]);
+    let gateway = Gateway::new(fra.anyone().0, None);
+    let ask = async |method: Method, path: &str| {
+        gateway.ask(&caller, "acme/x", &method, path, &[], None::<&Value>).await
+    };
+    let path = "/v1/servers/acme%2Fx";
+    let of = |reply: dormouse_api::remote::Reply| {
+        assert_eq!(reply.status, StatusCode::OK, "{}", crate::support::control::text(&reply));
+        serde_json::from_slice::<Value>(&reply.body).unwrap()["region"].clone()
+    };
+    assert_eq!(of(ask(Method::GET, path).await.unwrap()), "lon");
+
+    // What a gateway in lon sees of such a request: lon's public keys tell that it is good, and good there only.
+    let place = fra.tenant("acme").get("/v1/locate/acme%2Fx").await;
+    let keys = PublicKeys::load(&lon.start.keys).unwrap();
+    let (claims, _) = keys.verify("lon", place["token"].as_str().unwrap()).unwrap();
+    assert_eq!((claims.tenant.as_deref(), claims.sub.as_str()), (Some("acme"), "acme-console"));
+    assert_eq!(keys.verify("fra", place["token"].as_str().unwrap()).unwrap_err(), TokenError::OtherRegion);
+
+    // It moves: what the gateway remembers is wrong now, and the region that it remembers corrects it.
+    assert_eq!(lena.ask("DELETE", path, &[], None).await.status, StatusCode::NO_CONTENT);
+    until_entry(&redis, "acme/x", "the grave", |entry| entry["deleted"] == true).await;
+    anna.add_server("acme/x").await;
+    until_entry(&redis, "acme/x", "the new home", |entry| entry["region"] == "fra").await;
+    assert_eq!(of(ask(Method::GET, path).await.unwrap()), "fra");
+    // A region that is gone is an error at once, and forgotten.
+    assert_eq!(anna.ask("DELETE", path, &[], None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(ask(Method::GET, path).await.unwrap().status, StatusCode::NOT_FOUND);
+    let unknown = gateway.ask(&caller, "acme/none", &Method::GET, path, &[], None::<&Value>).await;
+    assert!(unknown.is_err(), "{unknown:?}");
 }

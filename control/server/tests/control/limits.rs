@@ -41,9 +41,9 @@ async fn the_server_s_layer_stands_above_the_game_s(on: On) {
     assert_eq!(items.len(), 2);
     assert_eq!(
         (&items[1]["new"], &items[1]["by"], &items[1]["reason"]),
-        (&json!("\"3m\""), &json!("acme-console"), &json!("event"))
+        (&json!("3m"), &json!("acme-console"), &json!("event"))
     );
-    assert_eq!((&items[0]["old"], &items[0]["new"]), (&json!("\"3m\""), &Value::Null));
+    assert_eq!((&items[0]["old"], &items[0]["new"]), (&json!("3m"), &Value::Null));
     let old = acme
         .ask("PATCH", path, &[("if-match", "\"1\"")], Some(&json!({ "key": "floor", "value": "deep" })))
         .await;

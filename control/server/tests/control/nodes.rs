@@ -89,8 +89,8 @@ async fn a_late_report_is_no_news(on: On) {
     assert_eq!(anna.get("/v1/servers/acme%2Fx").await["report"]["stage"], "deep");
 }
 
-/// The next command of a node's stream.
-async fn next(body: &mut hyper::body::Incoming, read: &mut Vec<u8>) -> Value {
+/// The next line of a node's stream.
+pub async fn next(body: &mut hyper::body::Incoming, read: &mut Vec<u8>) -> Value {
     loop {
         while let Some(end) = read.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = read.drain(..=end).collect();

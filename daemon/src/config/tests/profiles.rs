@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use dormouse_api::shipped::SHIPPED;
 use dormouse_packet::Game;
 
-use super::super::profile::SHIPPED;
 use super::super::*;
 use crate::limits::{DozeBy, Floor, Limits};
 

@@ -242,3 +242,19 @@ fn a_filling_accept_queue_is_emptied() {
     assert_eq!(bench.tell(queue(16)), [], "not in a busy moment");
     assert_eq!(bench.tell(queue(64)), [Action::QueryThaw], "half of it at once");
 }
+
+#[test]
+fn a_person_is_erased_and_the_keep_goes_on() {
+    let mut bench = Bench::new(Mode::Full);
+    let address = std::net::SocketAddr::from(([192, 0, 2, 1], 4000));
+    bench.tell(Event::Keep(kept(None)));
+    bench.machine.cause = Some(Cause::Player { from: Some(address) });
+    assert_eq!(bench.machine.erase("berta", "erased"), (false, true), "every address goes");
+    assert_eq!(bench.machine.why().last_cause, Some(PLAYER));
+    let refusal = Refusal::Kept { owner: "anna".into(), reason: "LAN party".into() };
+    bench.machine.cause = Some(Cause::NotAllowed(refusal));
+    assert_eq!(bench.machine.erase("anna", "erased"), (true, true));
+    assert_eq!(bench.machine.erase("anna", "erased"), (false, false));
+    assert_eq!(bench.machine.kept().map(|kept| kept.owner.as_str()), Some("erased"));
+    assert!(!format!("{:?}", bench.machine.why()).contains("anna"));
+}

@@ -32,6 +32,15 @@ impl Start {
             On::Sqlite => folder.path().join("region.db").to_str().unwrap().to_owned(),
             On::Postgres => postgres::database(),
         };
+        Self::of(database, folder)
+    }
+
+    /// On a cluster that the test may kill.
+    pub fn on_cluster(cluster: &postgres::Cluster) -> Self {
+        Self::of(cluster.database("region"), Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn of(database: String, folder: Arc<tempfile::TempDir>) -> Self {
         Self {
             database,
             keys: folder.path().join("keys"),
@@ -79,6 +88,25 @@ impl Start {
             Some(url) => Ok(Control { url: url.to_owned(), child, start: self.clone() }),
             None => Err(child.0.wait().unwrap()),
         }
+    }
+
+    /// As it would be started on a backup of its database that is made now; nothing may run on it.
+    pub fn backup(&self) -> Self {
+        let database = match self.database.rsplit_once('/') {
+            Some(_) if self.database.starts_with("postgres://") => postgres::copy(&self.database),
+            _ => {
+                let copy = format!("{}.backup", self.database);
+                // What SIGKILL left in the write-ahead log belongs to it.
+                for ending in ["", "-wal"] {
+                    let from = format!("{}{ending}", self.database);
+                    if Path::new(&from).exists() {
+                        std::fs::copy(from, format!("{copy}{ending}")).unwrap();
+                    }
+                }
+                copy
+            }
+        };
+        Self { database, ..self.clone() }
     }
 
     pub fn token(&self, arguments: &[&str]) -> String {
@@ -132,6 +160,11 @@ impl Control {
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill();
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.0.try_wait().unwrap()
     }
 
     /// Waits for it to end by itself.

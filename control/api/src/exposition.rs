@@ -1,9 +1,6 @@
 //! The two texts that scrapers read: OpenMetrics 1.0, and Prometheus' own format 0.0.4, which `promtool` and
 //! a bare `curl` get.
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     OpenMetrics,
@@ -23,9 +20,8 @@ impl Format {
         }
     }
 
-    pub(super) fn write(self, registry: &Registry) -> String {
-        let mut text = String::new();
-        encode(&mut text, registry).expect("a String takes every write");
+    /// Out of an OpenMetrics text.
+    pub fn of(self, text: String) -> String {
         match self {
             Self::OpenMetrics => text,
             Self::Prometheus => plain(&text),
