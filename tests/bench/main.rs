@@ -2,6 +2,7 @@
 //! through `scripts/bench`; needs root.
 
 mod control;
+mod density;
 mod fastpath;
 mod flood;
 mod floor;
@@ -53,6 +54,10 @@ enum Name {
     StormDeep,
     /// A full collection after a deep wake.
     JvmGc,
+    /// Cold memory of a server that goes on ticking.
+    ThrottledDeep,
+    /// How many servers a budget of memory holds.
+    Density,
     /// The control plane against a bare axum and sqlx.
     Control,
 }
@@ -73,6 +78,8 @@ fn main() -> Result<ExitCode> {
         Name::StormDeep => ("storm-deep", memory::storm_deep::run(args.quick)?),
         Name::Control => ("control", control::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
+        Name::ThrottledDeep => ("throttled-deep", memory::throttled::run(args.quick)?),
+        Name::Density => ("density", density::run(args.quick)?),
     };
     Ok(if report::finish(name, &figures) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -21,6 +21,7 @@ pub mod servers;
 pub mod stand;
 pub mod steps;
 pub mod swap;
+pub mod ticks;
 pub mod topology;
 pub mod weight;
 

@@ -7,18 +7,21 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::ensure;
 use dormouse_daemon::memory::Cancel;
 use dormouse_daemon::memory::cold::page_out_cold;
 use dormouse_daemon::memory::group::Group;
 use dormouse_daemon::memory::page_out::{Bounds, page_out};
 use dormouse_daemon::memory::prefetch::{Beside, Progress, prefetch};
+use dormouse_daemon::memory::ranges::page_size;
 use dormouse_daemon::memory::swap::Facts;
 use dormouse_daemon::memory::working_set::{Looks, Wake, WorkingSets};
 use dormouse_tests::cgroup::Cgroup;
 use dormouse_tests::servers::echo::sibling;
 use dormouse_tests::skip;
+use dormouse_tests::ticks;
 
 const MIB: u64 = 1 << 20;
 
@@ -136,38 +139,24 @@ fn a_throttled_server_keeps_ticking_and_gives_what_it_does_not_touch() {
         return;
     }
     // A fifth is touched 20 times a second; the rest is cold.
-    holder.ask("set runs 1");
+    let touched: u64 = holder.ask("set runs 1").strip_prefix("set ").unwrap().parse().unwrap();
     let cpu = holder.cgroup.path().join("cpu.max");
     fs::write(&cpu, "50000 100000").unwrap();
     let before = holder.group.stat("anon").unwrap().unwrap();
-    let done = AtomicBool::new(false);
     let group = holder.group.clone();
-    let (out, ticks, late, worst) = thread::scope(|scope| {
-        let ticking = scope.spawn(|| {
-            let (mut ticks, mut late, mut worst) = (0u32, 0u32, Duration::ZERO);
-            while !done.load(Relaxed) {
-                let begun = Instant::now();
-                assert!(!holder.ask("go").is_empty(), "it answers every time");
-                let took = begun.elapsed();
-                ticks += 1;
-                late += u32::from(took > Duration::from_millis(50));
-                worst = worst.max(took);
-                thread::sleep(Duration::from_millis(50).saturating_sub(took));
-            }
-            (ticks, late, worst)
-        });
-        let out = page_out_cold(&group, Bounds::default(), &Cancel::default(), &mut |_, _| Ok(())).unwrap();
-        done.store(true, Relaxed);
-        let (ticks, late, worst) = ticking.join().unwrap();
-        (out, ticks, late, worst)
-    });
-    let untouched = before * 4 / 5;
+    let tick = || {
+        ensure!(!holder.ask("go").is_empty(), "it has ended");
+        Ok(())
+    };
+    let go_cold =
+        || page_out_cold(&group, Bounds::default(), &Cancel::default(), &mut |_, _| Ok(())).unwrap();
+    let (out, ticks) = ticks::beside(tick, go_cold).unwrap();
+    let untouched = before - touched * page_size();
     let ratio = out.handed_back.bytes as f64 / untouched as f64;
-    println!(
-        "handed_back_ratio {ratio:.3} unanswered_pings 0 missed_ticks {late} of {ticks} worst {worst:?}"
-    );
+    println!("handed_back_ratio {ratio:.3} {ticks:?}");
     println!("{out:?}");
     assert!(ratio >= 0.5, "{out:?} of {untouched} that are not touched");
+    assert_eq!(ticks.unanswered, 0, "{ticks:?}");
     fs::write(&cpu, "max").unwrap();
     holder.whole();
 }

@@ -9,4 +9,5 @@ pub mod page_out;
 mod sleeper;
 pub mod storm_deep;
 pub mod swap_in;
+pub mod throttled;
 mod weight;
