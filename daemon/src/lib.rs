@@ -3,6 +3,7 @@
 pub mod act;
 pub mod adopt;
 pub mod agent;
+pub mod budget;
 pub mod config;
 pub mod control;
 pub mod discover;

@@ -49,6 +49,8 @@ enum Name {
     Handback,
     /// Players from deep.
     DeepJoin,
+    /// Twenty deep servers knocked on at once.
+    StormDeep,
     /// A full collection after a deep wake.
     JvmGc,
     /// The control plane against a bare axum and sqlx.
@@ -68,6 +70,7 @@ fn main() -> Result<ExitCode> {
         Name::PageOut => ("page-out", memory::page_out::run(args.quick)?),
         Name::Handback => ("handback", memory::handback::run(args.quick)?),
         Name::DeepJoin => ("deep-join", memory::deep_join::run(args.quick)?),
+        Name::StormDeep => ("storm-deep", memory::storm_deep::run(args.quick)?),
         Name::Control => ("control", control::run(args.quick)?),
         Name::JvmGc => ("jvm-gc", memory::jvm_gc::run(args.quick)?),
     };

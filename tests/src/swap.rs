@@ -143,6 +143,7 @@ impl Drop for Swap {
 fn turn() -> Result<Flock<File>> {
     let lock = File::options().create(true).append(true).open(TURN).context("open the swap lock")?;
     let turn = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    // What a killed run left is not the machine's own.
     sweep();
     Ok(turn)
 }

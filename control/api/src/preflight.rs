@@ -36,4 +36,7 @@ pub struct Disk {
     pub device: String,
     /// Sequential read, measured.
     pub read_bytes_per_second: u64,
+    /// The median read of one page, nanoseconds, measured.
+    #[serde(default)]
+    pub read_latency_ns: u64,
 }

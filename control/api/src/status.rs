@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::why::DeepWake;
+
 /// How much dormouse may do to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -110,12 +112,24 @@ pub struct NodeStatus {
     /// What is missing to the headroom; above 0 no more servers should come here.
     #[serde(default)]
     pub short_bytes: u64,
+    /// `None`: nothing limits what page-outs write (`deep_write_budget`).
+    #[serde(default)]
+    pub deep_writes: Option<DeepWrites>,
     /// The node's memory.
     pub total_bytes: u64,
     pub handed_back: HandedBack,
     pub guard: Guard,
     /// `dormouse off` holds: nothing sleeps until `dormouse on`.
     pub off: bool,
+}
+
+/// What page-outs write to swap, against the node's budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeepWrites {
+    /// Since midnight UTC.
+    pub today_bytes: u64,
+    /// A day's.
+    pub budget_bytes: u64,
 }
 
 /// Memory that sleepers gave back.
@@ -150,4 +164,7 @@ pub struct ServerStatus {
     pub pings_answered: u64,
     /// Since the stage began.
     pub scans_refused: u64,
+    /// What a wake from deep costs it, also while it is awake; `None`: it may not go deep, or nobody can say.
+    #[serde(default)]
+    pub deep_wake: Option<DeepWake>,
 }

@@ -33,6 +33,9 @@ pub struct Why {
     pub refused: Refused,
     /// `None` while it is awake.
     pub next_wake: Option<NextWake>,
+    /// What a wake from deep costs it, in every stage; `None`: it may not go deep, or nobody can say.
+    #[serde(default)]
+    pub deep_wake: Option<DeepWake>,
     pub last_wake: Option<LastWake>,
 }
 
@@ -104,7 +107,9 @@ pub enum NextWake {
 pub struct DeepWake {
     /// The estimate until the working set is back.
     pub estimate_ms: u64,
+    /// What was recorded; with no wake recorded, the most that a first wake brings.
     pub working_set_bytes: u64,
+    /// Wakes that the working set was learned from.
     pub wakes_recorded: u32,
     pub disk_bytes_per_second: Option<u64>,
     pub headroom_reserved: bool,

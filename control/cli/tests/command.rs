@@ -41,6 +41,7 @@ fn server(name: &str) -> ServerStatus {
         note: Some("\x1b]0;owned\x07".into()),
         pings_answered: 1,
         scans_refused: 0,
+        deep_wake: None,
     }
 }
 
@@ -56,6 +57,7 @@ fn node() -> NodeStatus {
         servers_bytes: 116 << 20,
         headroom_bytes: 0,
         short_bytes: 0,
+        deep_writes: None,
         total_bytes: 4 << 30,
         handed_back: HandedBack { bytes: 0, estimated: false },
         guard: Guard::Ok,

@@ -34,6 +34,7 @@ impl Agent {
         match ask {
             Ask::Status(selector, to) => drop(to.send(self.status(&selector))),
             Ask::Why(name, to) => drop(to.send(self.known(&name).map(|managed| self.why(managed)))),
+            Ask::DeepChecks(to) => drop(to.send(Ok(self.deep_checks()))),
             Ask::Wake(name, request, to) => self.wake(&name, request, to),
             Ask::Sleep(name, request, to) => self.sleep(&name, request, to),
             Ask::Keep(name, request, to) => drop(to.send(self.keep(&name, &request))),

@@ -30,11 +30,15 @@ impl Agent {
             let Some(here) = managed.here_mut() else { continue };
             let (kept, cause) = here.machine.erase(subject, NOBODY);
             count += u64::from(kept) + u64::from(cause);
-            if kept {
-                saved::store(&self.config.run_dir, name, slot, here.machine.saved()).map_err(|error| {
-                    Problem::internal(format!("{name}: its stage can't be stored: {error}"))
-                })?;
+            // Also of an earlier try, whose file was not written.
+            if here.machine.kept().is_some_and(|kept| kept.owner == NOBODY) {
+                stored(name, saved::store(&self.config.run_dir, name, slot, here.machine.saved()))?;
             }
+        }
+        // What an earlier daemon left of servers that are still looked for.
+        for (name, record) in self.records.iter_mut().filter(|(name, _)| meant(name)) {
+            count += u64::from(record.saved.erase(subject, NOBODY));
+            stored(name, saved::store(&self.config.run_dir, name, record.slot, record.saved.clone()))?;
         }
         if count > 0 {
             self.changes.send_replace(());
@@ -46,4 +50,8 @@ impl Agent {
 /// Whether a server, `TENANT/NAME`, is this tenant's.
 fn is_of(server: &str, tenant: Option<&str>) -> bool {
     tenant.is_none_or(|tenant| server.split_once('/').is_some_and(|(owner, _)| owner == tenant))
+}
+
+fn stored(server: &str, outcome: std::io::Result<()>) -> Result<(), Problem> {
+    outcome.map_err(|error| Problem::internal(format!("{server}: its stage can't be stored: {error}")))
 }

@@ -279,6 +279,7 @@ impl Agent {
     /// What the machine needs to know; `None` while the server is being moved.
     pub(super) fn observe(&mut self, name: &str) -> Option<Observation> {
         let shared_cgroup = self.shared_cgroup(name);
+        let deep_obstacle = self.over_budget(name);
         let managed = self.servers.get_mut(name)?;
         let server = Arc::clone(&managed.config);
         let Presence::Here(here) = &managed.presence else { return None };
@@ -315,7 +316,7 @@ impl Agent {
                 .or(shared_cgroup)
                 .or_else(|| refused(&server))
                 .or_else(|| in_window(&server)),
-            deep_obstacle: None,
+            deep_obstacle,
             accept_queue,
         })
     }

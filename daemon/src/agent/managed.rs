@@ -11,7 +11,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{command::Phases, why};
 use tokio::sync::oneshot;
 
-use super::{bring_up::Brought, clock::boot_now, signs::EndWatch, waiting::Waiting};
+use super::{bring_up::Brought, clock::boot_now, device::Recorded, signs::EndWatch, waiting::Waiting};
 use crate::{
     config, failpoint,
     memory::regions::Skip,
@@ -75,6 +75,10 @@ pub struct History {
     /// What it held when it fell asleep last, bytes.
     pub size_bytes: u64,
     pub handed_back: Option<HandedBack>,
+    /// What its wakes touch.
+    pub recorded: Recorded,
+    /// What its last page-out wrote, bytes; `None`: no such yet.
+    pub last_written: Option<u64>,
     /// Memory that its last page-out left alone, by reason; bytes.
     pub left_alone: BTreeMap<Skip, u64>,
     /// Parked packets that had come to nothing by then.

@@ -5,6 +5,7 @@ mod answers;
 mod books;
 mod bring_up;
 pub(crate) mod clock;
+mod device;
 mod erase;
 mod evidence;
 mod journal;
@@ -20,14 +21,19 @@ mod signs;
 mod start;
 mod status;
 mod waiting;
+mod wear;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use dormouse_api::event::{Event as Told, EventKind};
+use dormouse_api::{
+    event::{Event as Told, EventKind},
+    preflight::Disk,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use start::{Handle, StartError, start};
@@ -74,6 +80,11 @@ enum Message {
     },
     /// A link of the node came, went, or was renamed.
     LinksChanged,
+    /// The device that deep sleepers come back from was measured.
+    DeviceMeasured {
+        of: (PathBuf, u64),
+        measured: Result<Disk, String>,
+    },
     /// What servers hold was read.
     Measured(Vec<(String, Resident)>),
     /// Strangers' connections to this server are to be closed.
@@ -100,6 +111,10 @@ pub struct Agent {
     books: Arc<Books>,
     /// As it was drawn up last.
     pool: Pool,
+    /// Memory is missing, and nobody can go deeper.
+    pool_exhausted: bool,
+    device: device::Device,
+    wear: wear::Wear,
     loaded: Loaded,
     servers: BTreeMap<String, Managed>,
     journal: Arc<Journal>,
@@ -145,7 +160,11 @@ impl Agent {
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = probers.tick() => self.look_for_probers(),
                 _ = stops.tick() => self.look_for_stops(),
-                _ = booking.tick() => self.keep_books(),
+                _ = booking.tick() => {
+                    self.look_at_device();
+                    self.draw_up_the_budget();
+                    self.keep_books();
+                }
             }
         }
     }
@@ -156,6 +175,7 @@ impl Agent {
             Message::Brought { server, generation, outcome } => self.brought(&server, generation, outcome),
             Message::Done { server, generation, done } => self.done(&server, generation, done),
             Message::Ended { server, generation } => self.ended(&server, generation),
+            Message::DeviceMeasured { of, measured } => self.device_measured(&of, measured),
             Message::LinksChanged => self.links_changed(),
             Message::Measured(measured) => self.sizes_read(&measured),
             Message::HangUp(server) => self.hang_up(&server),

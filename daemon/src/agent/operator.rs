@@ -7,7 +7,7 @@ use dormouse_api::{
     adopt::{AdoptRequest, AdoptResult},
     command::{KeepRequest, SleepRequest, WakeRequest, WakeResult},
     event::Event,
-    preflight::Preflight,
+    preflight::{Check, Preflight},
     profile::{Explain, ProfileSummary, SetRequest, Target},
     savings::{Savings, SavingsRequest},
     status::{Mode, Selector, ServerStatus, Status},
@@ -28,6 +28,8 @@ pub type To<T> = oneshot::Sender<Answer<T>>;
 pub enum Ask {
     Status(Selector, To<Status>),
     Why(String, To<Why>),
+    /// What preflight says of each server.
+    DeepChecks(To<Vec<Check>>),
     Wake(String, WakeRequest, To<WakeResult>),
     Sleep(String, SleepRequest, To<ServerStatus>),
     Keep(String, KeepRequest, To<ServerStatus>),
@@ -102,7 +104,9 @@ impl Operator for Handle {
     async fn preflight(&self) -> Answer<Preflight> {
         let node = self.config.clone();
         let looked = tokio::task::spawn_blocking(move || preflight::preflight(&node));
-        looked.await.map_err(|error| Problem::internal(error.to_string()))
+        let mut found = looked.await.map_err(|error| Problem::internal(error.to_string()))?;
+        found.checks.extend(self.ask(Ask::DeepChecks).await?);
+        Ok(found)
     }
 
     async fn savings(&self, request: SavingsRequest) -> Answer<Savings> {

@@ -13,6 +13,7 @@ use dormouse_packet::Class;
 use super::{
     Agent, Message,
     clock::unix_now_ms,
+    device::Recorded,
     managed::{HandedBack, Managed, Presence},
     saved,
 };
@@ -27,6 +28,7 @@ use crate::{
         group::Group,
         page_out::{Bounds, PagedOut, write_out},
         prefetch::Prefetched,
+        swap,
         working_set::WorkingSets,
     },
     sleep::{Back, DozeAborted, Sleeper, Thawed, WakeError, Woken},
@@ -36,17 +38,22 @@ use crate::{
 
 /// What became of an order.
 pub enum Done {
-    Dozed {
-        by: DozeBy,
-        size_bytes: u64,
-    },
+    Dozed { by: DozeBy, size_bytes: u64 },
     DozeAborted(Result<DozeAborted, &'static str>),
-    /// And what was on swap before, bytes: of an earlier sleep, not touched since.
-    Deep(Result<(PagedOut, u64), String>),
+    Deep(Result<Deepened, String>),
     Thawed(Result<Thawed, String>),
     Woken(Result<Option<Woken>, WakeError>),
     Evidence(super::evidence::Gathered),
     Canary(Result<(), String>),
+}
+
+/// What a page-out came to, bytes.
+pub struct Deepened {
+    out: PagedOut,
+    /// On swap before: of an earlier sleep, not touched since.
+    swapped: u64,
+    /// Written to the swap device. What was only read since an earlier sleep is there already.
+    written: u64,
 }
 
 impl Agent {
@@ -139,14 +146,25 @@ impl Agent {
         });
     }
 
+    /// What its wakes touch is known better now.
+    pub(super) fn recorded(&mut self, name: &str, recorded: Recorded) {
+        if let Some(managed) = self.servers.get_mut(name) {
+            managed.history.recorded = recorded;
+        }
+    }
+
     fn go_deep(&mut self, name: &str) {
+        if let Some(forbidden) = self.forbids_page_out(name) {
+            return self.feed(name, Event::DeepAborted { reason: forbidden.text });
+        }
         let Some(managed) = self.servers.get(name) else { return };
         let Some(here) = managed.here() else { return };
         let cgroup = here.brought.found.cgroup.clone();
         let group = Group::new(cgroup.clone());
         let by = managed.stage().by().unwrap_or(DozeBy::Freeze);
-        let back = self.back(managed, cgroup.clone());
+        let (back, recorded) = self.back(managed, cgroup.clone());
         let bounds = Bounds { keep: managed.config.limits.resident_min, ..Bounds::default() };
+        self.recorded(name, recorded);
         self.order(name, move |sleeper| {
             let cancel = Cancel::default();
             let sets = back.sets.clone();
@@ -160,9 +178,15 @@ impl Agent {
             let _turn = alone.then(|| PAGE_OUT.lock().unwrap_or_else(PoisonError::into_inner));
             let mut write_limit = |path: &Path, value: &str| write_with_undo(&log, path, value);
             let swapped = memory_of(&cgroup).swapped;
+            let written_before = swap::written();
+            // Of the whole machine: with others beside it, no more than what it paged out itself.
+            let deepened = |out: PagedOut| {
+                let written = swap::written().saturating_sub(written_before).min(out.paged_out);
+                Deepened { out, swapped, written }
+            };
             if by == DozeBy::Throttle {
                 let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
-                return Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()));
+                return Done::Deep(out.map(deepened).map_err(|error| error.to_string()));
             }
             let recorded = WorkingSets::load(&sets).is_ok_and(|known| known.wakes() > 0);
             let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|mut written| {
@@ -176,16 +200,16 @@ impl Agent {
                 written.sweep(&cancel)
             });
             failpoint::at("deep-done");
-            Done::Deep(out.map(|out| (out, swapped)).map_err(|error| error.to_string()))
+            Done::Deep(out.map(deepened).map_err(|error| error.to_string()))
         });
     }
 
     /// What it takes to bring its memory back.
-    pub(super) fn back(&self, managed: &Managed, cgroup: PathBuf) -> Back {
+    fn back(&self, managed: &Managed, cgroup: PathBuf) -> (Back, Recorded) {
         let sets = working_set_file(&self.config.run_dir, managed.config.name());
-        let known = WorkingSets::load(&sets).unwrap_or_default();
-        let bytes = if known.wakes() == 0 { managed.history.size_bytes } else { known.bytes() };
-        Back { group: Group::new(cgroup), sets, how: managed.config.limits.bring_back, bytes }
+        let known = Recorded::of(&WorkingSets::load(&sets).unwrap_or_default());
+        let bytes = if known.wakes == 0 { managed.history.size_bytes } else { known.bytes };
+        (Back { group: Group::new(cgroup), sets, how: managed.config.limits.bring_back, bytes }, known)
     }
 
     /// A server that an earlier daemon left asleep: what it has on swap comes back when it wakes.
@@ -202,9 +226,10 @@ impl Agent {
         // What it was measured by is forgotten with that daemon.
         managed.history.handed_back =
             deep.then_some(HandedBack { bytes: memory.swapped, estimated: true, written_bytes: 0 });
-        if let Some(managed) = self.servers.get(name) {
-            sleeper.set_back(self.back(managed, cgroup));
-        }
+        let Some(managed) = self.servers.get(name) else { return };
+        let (back, recorded) = self.back(managed, cgroup);
+        sleeper.set_back(back);
+        self.recorded(name, recorded);
     }
 
     /// Its working set is there again.
@@ -252,7 +277,7 @@ impl Agent {
                     self.put_back_limits(name);
                 }
                 match outcome {
-                    Ok((out, swapped)) => self.deep(name, &out, swapped),
+                    Ok(deepened) => self.deep(name, &deepened),
                     Err(reason) => {
                         tracing::warn!(server = name, reason, "page-out failed");
                         self.feed(name, Event::DeepAborted { reason });
@@ -290,26 +315,26 @@ impl Agent {
         }
     }
 
-    fn deep(&mut self, name: &str, out: &PagedOut, swapped: u64) {
+    fn deep(&mut self, name: &str, deepened: &Deepened) {
         let Some(managed) = self.servers.get_mut(name) else { return };
+        let Deepened { out, swapped, written } = deepened;
         let bytes = out.handed_back.bytes + swapped;
+        managed.history.last_written = Some(*written);
         managed.history.left_alone.clone_from(&out.skipped);
-        tracing::info!(server = name, ?out, swapped, "paged out");
-        self.metrics.swap_written(name, out.paged_out);
-        self.books.wrote(name, &managed.config.profile.name, unix_now_ms(), out.paged_out);
+        tracing::info!(server = name, ?out, swapped, written, "paged out");
+        self.metrics.swap_written(name, *written);
+        self.books.wrote(name, &managed.config.profile.name, unix_now_ms(), *written);
         // Who came meanwhile has it all back already, or is about to.
         if managed.stage().by().is_some() {
-            managed.history.handed_back = Some(HandedBack {
-                bytes,
-                estimated: out.handed_back.estimated,
-                written_bytes: out.paged_out,
-            });
+            managed.history.handed_back =
+                Some(HandedBack { bytes, estimated: out.handed_back.estimated, written_bytes: *written });
             self.metrics.handed_back(name, bytes);
         }
         match out.stopped {
             Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
             None => self.feed(name, Event::DeepDone { bytes }),
         }
+        self.draw_up_the_budget();
     }
 
     fn thawed(&mut self, name: &str, outcome: Result<Thawed, String>) {

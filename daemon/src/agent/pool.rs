@@ -4,22 +4,28 @@ use dormouse_api::event::EventKind;
 
 use super::{Agent, managed::Managed};
 use crate::{
-    pool::{self, Deepening, Pool, Sleeper},
+    pool::{Deepening, Memory, Pool, Remedy, Sleeper},
     stage::Event,
 };
 
 impl Agent {
     pub(super) fn draw_up_the_pool(&mut self) {
-        let available = match pool::available() {
-            Ok(available) => available,
+        let memory = match Memory::read() {
+            Ok(memory) => memory,
             Err(error) => return tracing::error!(%error, "/proc/meminfo can't be read: no headroom is kept"),
         };
         let sleepers: Vec<Sleeper<'_>> =
             self.servers.iter().filter_map(|(name, managed)| sleeper(name, managed)).collect();
-        let pool = Pool::new(available, self.config.headroom_wakes, &sleepers);
-        let deepen = pool.deepen(&sleepers).map(str::to_owned);
-        let was_short = std::mem::replace(&mut self.pool, pool).short() > 0;
-        self.metrics.pool(&pool);
+        let pool = Pool::new(memory, self.config.headroom_wakes, &sleepers);
+        let remedy = pool.remedy(&sleepers);
+        let exhausted = remedy == Remedy::Nobody;
+        self.metrics.pool(&pool, exhausted);
+        let deepen = match remedy {
+            Remedy::Deepen(name) => Some(name.to_owned()),
+            _ => None,
+        };
+        self.pool = pool;
+        let was_exhausted = std::mem::replace(&mut self.pool_exhausted, exhausted);
         if let Some(name) = deepen {
             tracing::info!(
                 server = name,
@@ -27,7 +33,7 @@ impl Agent {
                 "the node lacks headroom for wakes: it goes deep"
             );
             self.feed(&name, Event::PoolLow);
-        } else if pool.short() > 0 && !was_short {
+        } else if exhausted && !was_exhausted {
             let detail = format!(
                 "{} MiB are missing to the headroom for wakes, and nobody can go deeper: stop or move a server",
                 pool.short() >> 20

@@ -15,6 +15,7 @@ use dormouse_packet::{Class, headers::TCP};
 use super::{
     Agent, Message,
     clock::unix_from_monotonic_ms,
+    device::Recorded,
     managed::{AwaitedAnswer, Presence, phases},
 };
 use crate::{
@@ -47,6 +48,9 @@ impl Agent {
             }
             Report::BroughtBack { slot, done } => {
                 self.with_slot(slot, |agent, name| agent.brought_back(name, &done));
+            }
+            Report::Recorded { slot, bytes, wakes } => {
+                self.with_slot(slot, |agent, name| agent.recorded(name, Recorded { bytes, wakes }));
             }
             Report::Queried(slot) => self.with_slot(slot, |agent, name| {
                 agent.feed(name, Event::Knock { class: Class::Query, from: None });

@@ -15,7 +15,10 @@ use std::{
 use dormouse_abi::node;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{Agent, Journal, Message, Place, bring_up::ERRANDS, saved, signs};
+use super::{
+    Agent, Journal, Message, Place, bring_up::ERRANDS, clock::unix_now_ms, device::Device, saved, signs,
+    wear::Wear,
+};
 use crate::{
     config::{self, Loaded},
     control,
@@ -144,7 +147,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     }
     let errands = Arc::new(Semaphore::new(ERRANDS));
     let place = Arc::new(Place { root, helper, run_dir: config.run_dir.clone(), node, errands });
-    let books = Arc::new(Books::open(config.savings()));
+    let books = Arc::new(Books::open(config.savings(), unix_now_ms()));
     let changes = watch::Sender::default();
     let handle = Handle {
         changes: changes.clone(),
@@ -158,6 +161,7 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
     let features = features::features(&config);
     features::tell(&features);
     metrics.kernel_features(&features);
+    metrics.deep_write_budget(config.deep_write_budget);
     if let Some(address) = config.metrics_listen {
         serve_metrics(address, &metrics, handle.clone());
     }
@@ -185,6 +189,9 @@ pub fn start(config: config::Node, helper: PathBuf) -> Result<Handle, StartError
         metrics,
         books,
         pool: Pool::default(),
+        pool_exhausted: false,
+        device: Device::default(),
+        wear: Wear::default(),
         config,
         paths,
         loaded: Loaded::default(),

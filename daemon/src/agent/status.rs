@@ -6,7 +6,7 @@ use dormouse_abi::server::Counters;
 use dormouse_api::{
     profile,
     status::{Guard, HandedBack, Kept, Mode, NodeStatus, ServerStatus, Stage as ToldStage},
-    why::{Deciding, NextWake, Refused, SleeperMemory, Why},
+    why::{Deciding, DeepWake, NextWake, Refused, SleeperMemory, Why},
 };
 use dormouse_packet::Class;
 
@@ -21,7 +21,7 @@ use crate::{
     door::monotonic_ns,
     limits,
     memory::{group::Group, regions::Skip},
-    stage::{Next, Reason, Stage},
+    stage::{Next, Reason, Refusal, Stage},
 };
 
 /// A flow that was silent for longer does not count.
@@ -44,6 +44,7 @@ impl Agent {
             servers_bytes: servers.iter().map(|server| server.resident_bytes).sum(),
             headroom_bytes: self.pool.headroom,
             short_bytes: self.pool.short(),
+            deep_writes: self.deep_writes(),
             total_bytes: total_memory(),
             handed_back: HandedBack {
                 bytes: self.servers.values().filter_map(handed).map(|h| h.bytes).sum(),
@@ -99,6 +100,7 @@ impl Agent {
             note: note(managed),
             pings_answered: answered(managed, &counted),
             scans_refused: counted.noise,
+            deep_wake: self.deep_wake(managed, size).and_then(Result::ok),
         }
     }
 
@@ -107,6 +109,7 @@ impl Agent {
         let why = managed.here().map(|here| here.machine.why());
         let counted = self.since_stage(managed);
         let (_, size_bytes) = memory(managed);
+        let deep = self.deep_wake(managed, size_bytes);
         Why {
             server: server.name().to_owned(),
             profile: server.profile.name.clone(),
@@ -140,13 +143,14 @@ impl Agent {
                 scan_addresses: managed.history.scan_addresses.len() as u64,
                 false_wakes: 0,
             },
-            next_wake: next_wake(managed),
+            deep_wake: deep.clone().and_then(Result::ok),
+            next_wake: next_wake(managed, deep),
             last_wake: managed.history.last_wake.clone(),
         }
     }
 }
 
-fn next_wake(managed: &Managed) -> Option<NextWake> {
+fn next_wake(managed: &Managed, deep: Option<Result<DeepWake, String>>) -> Option<NextWake> {
     match managed.stage() {
         Stage::Awake | Stage::Waking => None,
         Stage::Dozing { .. } => {
@@ -154,7 +158,11 @@ fn next_wake(managed: &Managed) -> Option<NextWake> {
             let dozing = last.filter(|wake| wake.from_stage == ToldStage::Dozing);
             Some(NextWake::Dozing { last_answer_ns: dozing.and_then(|wake| wake.phases.first_answer_ns) })
         }
-        Stage::Deep { .. } => Some(NextWake::Unknown { reason: "device not measured".to_owned() }),
+        Stage::Deep { .. } => Some(match deep {
+            Some(Ok(wake)) => NextWake::Deep(wake),
+            Some(Err(reason)) => NextWake::Unknown { reason },
+            None => NextWake::Unknown { reason: "its limits have just changed".to_owned() },
+        }),
     }
 }
 
@@ -165,7 +173,7 @@ fn answered(managed: &Managed, counted: &Counters) -> u64 {
 
 /// Resident bytes, and what it holds awake. A deep sleeper's RSS says nothing: its size is what was measured
 /// before.
-fn memory(managed: &Managed) -> (u64, u64) {
+pub(super) fn memory(managed: &Managed) -> (u64, u64) {
     let Some(here) = managed.here() else { return (0, 0) };
     if let Some(handed) = managed.history.handed_back {
         (managed.history.size_bytes.saturating_sub(handed.bytes), managed.history.size_bytes)
@@ -188,6 +196,9 @@ fn note(managed: &Managed) -> Option<String> {
                     "not-idle" | "observe" | "not-observed" => None,
                     _ => Some(refusal.to_string()),
                 },
+                Reason::Asleep { not_deeper: Some(refusal @ Refusal::Obstacle(_)), .. } => {
+                    Some(format!("not deeper: {refusal}"))
+                }
                 Reason::Asleep { throttled: Some(why), .. } => Some(format!("throttled: {why}")),
                 _ => None,
             }

@@ -28,6 +28,8 @@ pub struct Node {
     pub guard_limit: Duration,
     /// For how many wakes at once the node keeps memory free: those of the sleepers that gave back most.
     pub headroom_wakes: usize,
+    /// Bytes that page-outs may write to swap on a day (UTC); `None` = no limit.
+    pub deep_write_budget: Option<u64>,
     /// Where cgroup v2 is mounted; `None` = found in the mount table.
     pub cgroup_root: Option<PathBuf>,
     /// Whose health probes are answered without a wake.
@@ -101,6 +103,7 @@ impl Node {
             stale_after: at_least(&mut root, "stale_after", 2, Duration::from_millis(200))?,
             guard_limit: at_least(&mut root, "guard_limit", 600, Duration::from_secs(1))?,
             headroom_wakes: root.optional::<u32>("headroom_wakes")?.unwrap_or(3) as usize,
+            deep_write_budget: write_budget(&mut root)?,
             cgroup_root: root.optional("cgroup_root")?,
             probers: root.optional("probers")?.unwrap_or_else(ProberGlob::defaults),
             log: root.optional("log")?.unwrap_or_else(|| "info".to_owned()),
@@ -136,6 +139,21 @@ impl Node {
     pub fn history(&self) -> PathBuf {
         self.state_dir.join("history")
     }
+}
+
+/// Less than one page-out of a small server would forbid deep altogether, which is said otherwise.
+fn write_budget(root: &mut Section<'_>) -> Result<Option<u64>, ConfigError> {
+    const LEAST: u64 = 64 << 20;
+    let Some(entry) = root.entry("deep_write_budget") else { return Ok(None) };
+    let budget: Option<u64> = entry.read::<OrNever<u64>>()?.into();
+    if budget.is_some_and(|bytes| bytes < LEAST) {
+        return Err(entry.bad(
+            "must be at least 64MiB a day; to keep servers from going deep at all, set floor = \"dozing\" in their \
+             files"
+                .to_owned(),
+        ));
+    }
+    Ok(budget)
 }
 
 /// A duration with a default in seconds and a shortest value: below it the daemon's own beat is too slow.

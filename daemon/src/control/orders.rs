@@ -94,9 +94,8 @@ impl Journal {
                 count += 1;
             }
         }
-        if count > 0 {
-            self.save()?;
-        }
+        // Also where nothing is left: an earlier try may not have come to the disk.
+        self.save()?;
         Ok(count)
     }
 
@@ -216,6 +215,7 @@ mod tests {
             note: None,
             pings_answered: 0,
             scans_refused: 0,
+            deep_wake: None,
         };
         let on = |stage, since_at_ms| Some(DecidedOn { stage, since_at_ms, version: 1 });
         assert!(as_decided(on(Stage::Awake, 1000), &now).is_ok());

@@ -16,7 +16,7 @@ use super::{Cancel, Error, Result, regions, sweep, sys};
 
 /// Bytes that a wake without a record brings to the swap cache. The rest comes as it is touched: reading a whole heap
 /// for a first wake would undo the saving.
-const UNRECORDED: u64 = 256 << 20;
+pub const UNRECORDED: u64 = 256 << 20;
 /// Bytes in a step. What is under way while the server runs, three steps, is what a fault of its own waits behind: one
 /// to three milliseconds on an SSD. Seen: with steps of 2 MiB and 128 pieces a Minecraft server's main
 /// thread got one or two of its own faults done in 10 ms.

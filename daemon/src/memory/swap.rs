@@ -1,6 +1,5 @@
-//! The machine's swap: what there is, and what is wrong with it for deep sleep.
+//! The swap of the machine, as page-outs and wakes see it.
 
-use std::fmt;
 use std::fs;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::ffi::OsStringExt;
@@ -30,7 +29,7 @@ pub struct Device {
     pub rotational: Option<bool>,
 }
 
-/// The machine's swap as preflight reports it.
+/// The machine's swap as page-outs and wakes see it; `preflight` judges it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Facts {
     pub devices: Vec<Device>,
@@ -38,49 +37,15 @@ pub struct Facts {
     pub page_cluster: u32,
 }
 
-/// Something to set right before deep sleep pays, with its remedy in `Display`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// Nothing can go deep.
-    NoSwap,
-    /// Slots survive a fault only while less than half of the swap is used: then a second sleep writes only
-    /// what was changed, and without `memory.reclaim` only this half can be used at all.
-    Small {
-        size: u64,
-        wanted: u64,
-    },
-    Rotational {
-        device: PathBuf,
-    },
-    PageCluster {
-        is: u32,
-        wanted: u32,
-    },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MIB: u64 = 1 << 20;
-        match self {
-            Self::NoSwap => Error::NoSwap.fmt(f),
-            Self::Small { size, wanted } => write!(
-                f,
-                "swap is {} MiB; {} MiB (twice the memory that may sleep) let a second sleep write only \
-                 what was changed: add a swap partition or file",
-                size / MIB,
-                wanted / MIB
-            ),
-            Self::Rotational { device } => write!(
-                f,
-                "the disk below {} calls itself rotational, as virtual disks do: if it is none, write 0 to \
-                 its /sys/block/DISK/queue/rotational before swapon",
-                device.display()
-            ),
-            Self::PageCluster { is, wanted } => {
-                write!(f, "vm.page-cluster is {is}: set it to {wanted} (sysctl vm.page-cluster={wanted})")
-            }
-        }
+/// Bytes that the machine has written to swap devices since it started (`pswpout` of /proc/vmstat: pages full of zeros are
+/// not written since Linux 6.12, and not counted); 0 where all swap is compressed memory, which nothing wears out.
+pub fn written() -> u64 {
+    if Facts::read().is_ok_and(|swap| swap.only_zram()) {
+        return 0;
     }
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let pages = text.lines().find_map(|line| line.strip_prefix("pswpout ")?.parse::<u64>().ok());
+    pages.unwrap_or(0) * super::ranges::page_size()
 }
 
 impl Facts {
@@ -133,25 +98,6 @@ impl Facts {
     /// Page-outs and faults are work of the CPU only, and leave nothing in the swap cache.
     pub fn only_zram(&self) -> bool {
         !self.devices.is_empty() && self.devices.iter().all(|d| d.kind == Kind::Zram)
-    }
-
-    /// What preflight says. `sleepable`: bytes of all memory that may go deep.
-    pub fn findings(&self, sleepable: u64) -> Vec<Finding> {
-        if self.size() == 0 {
-            return vec![Finding::NoSwap];
-        }
-        let mut findings = Vec::new();
-        if self.size() < sleepable * 2 {
-            findings.push(Finding::Small { size: self.size(), wanted: sleepable * 2 });
-        }
-        let rotational = self.devices.iter().filter(|d| d.rotational == Some(true));
-        findings.extend(rotational.map(|d| Finding::Rotational { device: d.path.clone() }));
-        // Read-ahead helps in-order faults on a disk 5-fold (3 is the kernel's default); on zram it is waste.
-        let wanted = if self.only_zram() { 0 } else { 3 };
-        if self.page_cluster != wanted {
-            findings.push(Finding::PageCluster { is: self.page_cluster, wanted });
-        }
-        findings
     }
 }
 
@@ -208,8 +154,6 @@ fn rotational(device: &Device, sys: &Path) -> Option<bool> {
 mod tests {
     use super::*;
 
-    const GIB: u64 = 1 << 30;
-
     fn device(kind: Kind, size: u64, used: u64) -> Device {
         Device { path: "/swap".into(), kind, size, used, priority: -2, rotational: Some(false) }
     }
@@ -250,23 +194,7 @@ mod tests {
     fn an_odd_line_is_an_error_and_a_missing_file_is_no_swap() {
         assert!(matches!(facts("Filename\n/swap what 1 2 3\n"), Err(Error::Unexpected { .. })));
         let none = facts("Filename\tType\n").unwrap();
-        assert_eq!(none.findings(GIB), [Finding::NoSwap]);
-    }
-
-    #[test]
-    fn findings_name_the_remedy() {
-        let good = Facts { devices: vec![device(Kind::Partition, 4 * GIB, 0)], page_cluster: 3 };
-        assert_eq!(good.findings(2 * GIB), []);
-        assert_eq!(good.findings(3 * GIB), [Finding::Small { size: 4 * GIB, wanted: 6 * GIB }]);
-
-        let slow = Device { rotational: Some(true), ..device(Kind::File, 4 * GIB, 0) };
-        let slow = Facts { devices: vec![slow], page_cluster: 0 };
-        let texts: Vec<String> = slow.findings(0).iter().map(ToString::to_string).collect();
-        assert!(texts[0].contains("queue/rotational"), "{texts:?}");
-        assert!(texts[1].contains("vm.page-cluster=3"), "{texts:?}");
-
-        let zram = Facts { devices: vec![device(Kind::Zram, 4 * GIB, 0)], page_cluster: 0 };
-        assert_eq!(zram.findings(0), []);
+        assert_eq!((none.size(), none.only_zram()), (0, false));
     }
 
     #[test]

@@ -60,11 +60,18 @@ impl Writer<'_> {
             ("pool_handed_back", "Memory that sleepers give back now", node.pool.handed_back),
             ("pool_headroom", "Memory to be kept free for the largest wakes together", node.pool.headroom),
             ("pool_available", "Memory that the kernel could give without swapping", node.pool.available),
-            ("pool_short", "Memory that is missing to the headroom", node.pool.short()),
+            ("pool_short", "Memory that is missing to the headroom and the reserve", node.pool.short()),
+            ("pool_reserve", "Memory to be kept free for those who are awake", node.pool.reserve),
         ];
         for (name, help, bytes) in pool {
             self.gauges(name, help, Some(&Unit::Bytes), [([], bytes)])?;
         }
+        let exhausted =
+            "1 while memory is missing and no sleeper can go deeper: no more servers should come here";
+        self.gauge("pool_exhausted", exhausted, u64::from(node.pool_exhausted))?;
+        let budget = node.deep_write_budget.map(|bytes| ([], bytes));
+        let help = "What page-outs may write to swap on a day (UTC)";
+        self.gauges("deep_write_budget", help, Some(&Unit::Bytes), budget)?;
         let aborted = node.doze_aborted.iter().map(|(reason, count)| ([("reason", *reason)], *count));
         self.counters("doze_aborted", "Dozes that were called off, by reason", None, aborted)?;
         self.servers(node)
@@ -115,6 +122,9 @@ impl Writer<'_> {
         self.gauges("handed_back", "Memory that a sleeper gives back now", Some(&Unit::Bytes), handed_back)?;
         let written = each(|server| server.swap_written);
         self.counters("swap_written", "Memory that was written to swap", Some(&Unit::Bytes), written)?;
+        let today = each(|server| server.swap_written_today);
+        let help = "Memory that was written to swap since midnight UTC";
+        self.gauges("swap_written_today", help, Some(&Unit::Bytes), today)?;
         let plain: Vec<_> = servers().map(|(name, server)| (name, server.door.plain())).collect();
         for (index, (name, help, _)) in super::DoorTotals::default().plain().into_iter().enumerate() {
             let series = plain.iter().map(|(server, plain)| ([("server", server.as_str())], plain[index].2));

@@ -51,6 +51,8 @@ struct Node {
     doze_aborted: BTreeMap<&'static str, u64>,
     guard_up: bool,
     pool: Pool,
+    pool_exhausted: bool,
+    deep_write_budget: Option<u64>,
     config_errors: usize,
     unparsed: Rising,
     kernel_features: BTreeMap<&'static str, bool>,
@@ -67,6 +69,7 @@ struct Server {
     demotions: u64,
     handed_back: u64,
     swap_written: u64,
+    swap_written_today: u64,
     refused: Option<&'static str>,
 }
 
@@ -79,6 +82,8 @@ impl Metrics {
             doze_aborted: BTreeMap::new(),
             guard_up: false,
             pool: Pool::default(),
+            pool_exhausted: false,
+            deep_write_budget: None,
             config_errors: 0,
             unparsed: Rising::default(),
             kernel_features: BTreeMap::new(),
@@ -113,6 +118,7 @@ impl Metrics {
             demotions: 0,
             handed_back: 0,
             swap_written: 0,
+            swap_written_today: 0,
             refused: None,
         };
         node.servers.insert(server.to_owned(), new);
@@ -179,6 +185,11 @@ impl Metrics {
         self.change(server, |server| server.swap_written += bytes);
     }
 
+    /// Bytes that were written to swap since midnight UTC.
+    pub fn swap_written_today(&self, server: &str, bytes: u64) {
+        self.change(server, |server| server.swap_written_today = bytes);
+    }
+
     /// Why it is not put to sleep now; `None` = nothing is in its way.
     pub fn sleep_refused(&self, server: &str, why: Option<&Refusal>) {
         self.change(server, |server| server.refused = why.map(Refusal::code));
@@ -190,8 +201,15 @@ impl Metrics {
     }
 
     /// As it was drawn up last.
-    pub fn pool(&self, pool: &Pool) {
-        self.node().pool = *pool;
+    /// `exhausted`: memory is missing, and nobody can go deeper.
+    pub fn pool(&self, pool: &Pool, exhausted: bool) {
+        let mut node = self.node();
+        (node.pool, node.pool_exhausted) = (*pool, exhausted);
+    }
+
+    /// Bytes that page-outs may write on a day; `None` = no limit.
+    pub fn deep_write_budget(&self, bytes: Option<u64>) {
+        self.node().deep_write_budget = bytes;
     }
 
     /// Errors in configuration files, at the last reading.

@@ -7,11 +7,11 @@ mod bpf;
 mod capabilities;
 mod cgroup;
 mod companions;
-mod disk;
+pub mod disk;
 pub mod features;
 mod kernel;
 mod probe;
-mod swap;
+pub mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -30,9 +30,9 @@ pub fn preflight(node: &Node) -> Preflight {
     checks.extend(capabilities::checks());
     checks.extend(swap.checks());
     checks.extend(companions::checks(node));
-    let (disk, speed) = disk::measure(swap.devices.first());
-    checks.extend(speed);
-    Preflight { checks, disk }
+    let measured = swap.devices.first().map(disk::measure);
+    checks.extend(measured.as_ref().map(disk::check));
+    Preflight { checks, disk: measured.and_then(Result::ok) }
 }
 
 /// What the kernel has, and what this machine lets dormouse use of it. Quick.
@@ -43,12 +43,12 @@ fn of_kernel(node: &Node) -> Vec<Check> {
     checks
 }
 
-fn ok(name: &str, found: impl Into<String>) -> Check {
+pub fn ok(name: &str, found: impl Into<String>) -> Check {
     Check { name: name.to_owned(), result: CheckResult::Ok, found: found.into(), remedy: None }
 }
 
 /// Works, but less well than it could.
-fn warn(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
+pub fn warn(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check { result: CheckResult::Warn, remedy: Some(remedy.into()), ..ok(name, found) }
 }
 

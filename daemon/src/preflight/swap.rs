@@ -30,6 +30,8 @@ pub struct Device {
     pub priority: i64,
     /// The flag of the disk below; `None` where it can't be told.
     pub rotational: Option<bool>,
+    /// By dm-crypt, on any layer below; `None` where it can't be told.
+    pub encrypted: Option<bool>,
 }
 
 /// The machine's swap; the device that is used first comes first.
@@ -48,6 +50,7 @@ impl Swap {
         devices.sort_by_key(|device| std::cmp::Reverse(device.priority));
         for device in &mut devices {
             device.rotational = rotational(device, sys);
+            device.encrypted = encrypted(device, sys);
         }
         Self { devices, page_cluster: page_cluster.ok().and_then(|text| text.trim().parse().ok()) }
     }
@@ -65,6 +68,7 @@ impl Swap {
         }
         // On zram a read ahead is wasted work.
         let wanted = if self.devices.iter().all(zram) { 0 } else { PAGE_CLUSTER };
+        checks.extend(self.encryption());
         checks.push(match self.page_cluster {
             Some(is) if is == wanted => ok("page-cluster", is.to_string()),
             Some(is) => warn(
@@ -75,6 +79,47 @@ impl Swap {
             None => warn("page-cluster", "can't be read", format!("sysctl vm.page-cluster={wanted}")),
         });
         checks
+    }
+}
+
+impl Swap {
+    /// Swap holds what servers had in their memory: passwords, tokens, what players typed.
+    fn encryption(&self) -> Option<Check> {
+        let name = "swap encryption";
+        let on_disk: Vec<&Device> = self.devices.iter().filter(|device| device.kind != Kind::Zram).collect();
+        let plain: Vec<String> = on_disk
+            .iter()
+            .filter(|device| device.encrypted != Some(true))
+            .map(|device| device.path.display().to_string())
+            .collect();
+        if on_disk.is_empty() {
+            None
+        } else if plain.is_empty() {
+            Some(ok(name, "what sleepers leave on disk can't be read there (dm-crypt)"))
+        } else {
+            let found =
+                format!("what sleepers hold can be read on the disk: {} not on dm-crypt", plain.join(", "));
+            let remedy = "a line of /etc/crypttab with a key that is new at every boot: `swap /dev/PARTITION \
+                          /dev/urandom swap,cipher=aes-xts-plain64,size=512`, and /dev/mapper/swap in /etc/fstab";
+            Some(warn(name, found, remedy))
+        }
+    }
+
+    /// Against the memory of all servers that may go deep, bytes. From half of the swap on the kernel gives a page's slot
+    /// back at its first fault (`vm_swap_full`), and without `memory.reclaim` no more than this half can be swept.
+    pub fn size_check(&self, sleepable: u64) -> Option<Check> {
+        let size: u64 = self.devices.iter().map(|device| device.size).sum();
+        if size == 0 || sleepable == 0 {
+            return None;
+        }
+        let gib = |bytes: u64| bytes as f64 / GIB;
+        let found = format!("{:.1} GiB for {:.1} GiB that may go deep", gib(size), gib(sleepable));
+        Some(if size < sleepable.saturating_mul(2) {
+            let remedy = format!("add {:.1} GiB: twice what may sleep", gib(sleepable * 2 - size));
+            warn("swap size", found, remedy)
+        } else {
+            ok("swap size", found)
+        })
     }
 }
 
@@ -120,7 +165,7 @@ fn parse(line: &str) -> Option<Device> {
     let mut number = || words.next()?.parse::<i64>().ok();
     let bytes = |kib: i64| u64::try_from(kib).ok()?.checked_mul(1024);
     let (size, used, priority) = (bytes(number()?)?, bytes(number()?)?, number()?);
-    Some(Device { path, kind, size, used, priority, rotational: None })
+    Some(Device { path, kind, size, used, priority, rotational: None, encrypted: None })
 }
 
 /// The number of the block device that the swap is on.
@@ -136,6 +181,28 @@ fn rotational(device: &Device, sys: &Path) -> Option<bool> {
     // A partition has no queue of its own: it is a folder inside its disk's.
     let queues = [block.join("queue/rotational"), block.join("../queue/rotational")];
     queues.iter().find_map(|queue| std::fs::read_to_string(queue).ok()).map(|flag| flag.trim() == "1")
+}
+
+/// Whether the device, or one that it lies on, is dm-crypt's (its uuid says so: `CRYPT-LUKS2-…`, `CRYPT-PLAIN-…`).
+fn encrypted(device: &Device, sys: &Path) -> Option<bool> {
+    let (major, minor) = device_number(device)?;
+    let block = sys.join(format!("dev/block/{major}:{minor}"));
+    block.exists().then(|| crypt_below(&block, LAYERS))
+}
+
+/// Logical volumes on RAID on a partition: more layers than this are a loop.
+const LAYERS: u32 = 8;
+
+fn crypt_below(block: &Path, layers: u32) -> bool {
+    let uuid = std::fs::read_to_string(block.join("dm/uuid")).unwrap_or_default();
+    if uuid.starts_with("CRYPT-") {
+        return true;
+    }
+    let Some(layers) = layers.checked_sub(1) else { return false };
+    let Ok(below) = std::fs::read_dir(block.join("slaves")) else { return false };
+    let below: Vec<PathBuf> = below.flatten().map(|entry| entry.path()).collect();
+    // Striped over a plain and an encrypted disk, half of it can be read.
+    !below.is_empty() && below.iter().all(|block| crypt_below(block, layers))
 }
 
 #[cfg(test)]
@@ -175,7 +242,8 @@ mod tests {
         assert!(swap("", "3").checks()[0].found.contains("none"));
         let full = swap("/no/such file 100 50 -2\n", "0\n").checks();
         assert!(full[0].remedy.as_ref().unwrap().contains("half full"));
-        assert_eq!(full[1].remedy.as_deref(), Some("sysctl vm.page-cluster=3"));
+        let cluster = full.iter().find(|check| check.name == "page-cluster").unwrap();
+        assert_eq!(cluster.remedy.as_deref(), Some("sysctl vm.page-cluster=3"));
         let device = Device {
             path: "/swap".into(),
             kind: Kind::File,
@@ -183,9 +251,51 @@ mod tests {
             used: 0,
             priority: 0,
             rotational: Some(true),
+            encrypted: None,
         };
         assert_eq!(device.check().result, Warn);
         assert_eq!(Device { rotational: Some(false), ..device }.check().result, Ok);
+    }
+
+    #[test]
+    fn swap_is_twice_what_may_sleep() {
+        let four = swap("/no/such file 4194304 0 -2\n", "3");
+        let check = |gib: u64| four.size_check(gib << 30).unwrap();
+        assert_eq!(check(2).result, Ok);
+        assert_eq!(check(3).remedy.as_deref(), Some("add 2.0 GiB: twice what may sleep"));
+        assert_eq!(four.size_check(0), None, "nobody may");
+        assert_eq!(swap("", "3").size_check(1 << 30), None, "another check says that there is none");
+    }
+
+    #[test]
+    fn dm_crypt_is_found_below_a_logical_volume() {
+        let sys = tempfile::tempdir().unwrap();
+        let make = |path: &str, uuid: &str| {
+            let folder = sys.path().join(path).join("dm");
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("uuid"), uuid).unwrap();
+            folder.parent().unwrap().to_owned()
+        };
+        let crypt = make("crypt", "CRYPT-LUKS2-0123-swap\n");
+        let volume = make("volume", "LVM-abc\n");
+        assert!(crypt_below(&crypt, LAYERS) && !crypt_below(&volume, LAYERS));
+        std::fs::create_dir(volume.join("slaves")).unwrap();
+        std::os::unix::fs::symlink(&crypt, volume.join("slaves/dm-0")).unwrap();
+        assert!(crypt_below(&volume, LAYERS));
+        // Half on a plain disk, and one that is its own layer.
+        std::os::unix::fs::symlink(&volume, volume.join("slaves/dm-1")).unwrap();
+        assert!(!crypt_below(&volume, LAYERS));
+    }
+
+    #[test]
+    fn plain_swap_is_advised_to_be_encrypted() {
+        let named = |swap: &Swap| swap.checks().into_iter().find(|check| check.name == "swap encryption");
+        let plain = named(&swap("/no/such file 100 0 -2\n", "3")).unwrap();
+        assert!(plain.remedy.unwrap().contains("/etc/crypttab"));
+        let mut encrypted = swap("/no/such file 100 0 -2\n", "3");
+        encrypted.devices[0].encrypted = Some(true);
+        assert_eq!(named(&encrypted).unwrap().result, Ok);
+        assert_eq!(named(&swap("/dev/zram0 partition 100 0 -2\n", "0")), None);
     }
 
     proptest::proptest! {

@@ -1,6 +1,7 @@
 //! The books as a whole: written once a minute, read when somebody asks.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,7 +14,8 @@ use dormouse_api::{
 
 use super::{
     ledger::{Ledger, Seen},
-    row::Row,
+    recent::{self, Wear},
+    row::{DAY, Row},
     store::{Store, StoreError},
     sum::sum,
 };
@@ -32,9 +34,19 @@ pub struct Books {
 
 impl Books {
     /// Goes on with what an earlier daemon left in this folder.
-    pub fn open(folder: PathBuf) -> Self {
+    pub fn open(folder: PathBuf, unix_ms: u64) -> Self {
         let store = Store::new(folder);
-        Self { ledger: Mutex::new(Ledger::resume(store.open_rows())), store, writing: Mutex::default() }
+        let now = unix_ms / 1000;
+        let closed =
+            store.rows(now.saturating_sub((recent::DAYS + 1) * DAY)..now + 1).unwrap_or_else(|error| {
+                tracing::warn!("{error}; what was written to swap in the last days is not known");
+                vec![]
+            });
+        Self {
+            ledger: Mutex::new(Ledger::resume(store.open_rows(), &closed)),
+            store,
+            writing: Mutex::default(),
+        }
     }
 
     /// A server (`None`: the node) as it is from now on. Times are the boot clock's and milliseconds since 1970.
@@ -55,6 +67,11 @@ impl Books {
     /// A page-out wrote that many bytes to swap.
     pub fn wrote(&self, server: &str, profile: &str, unix_ms: u64, bytes: u64) {
         self.ledger().wrote(server, profile, unix_ms, bytes);
+    }
+
+    /// What servers wrote to swap in the last days, and what that was worth.
+    pub fn wear(&self, unix_ms: u64) -> BTreeMap<String, Wear> {
+        self.ledger().wear(unix_ms)
     }
 
     /// Brings the books to disk, and folds old days.
@@ -128,11 +145,11 @@ mod tests {
     #[test]
     fn a_restart_loses_nothing_that_was_written() {
         let folder = tempfile::tempdir().unwrap();
-        let books = Books::open(folder.path().join("savings"));
+        let books = Books::open(folder.path().join("savings"), ELEVEN);
         sleep(&books, ELEVEN, 30);
         books.write(ELEVEN + 30 * 60_000).unwrap();
         drop(books);
-        let books = Books::open(folder.path().join("savings"));
+        let books = Books::open(folder.path().join("savings"), ELEVEN);
         sleep(&books, ELEVEN + 40 * 60_000, 50);
         books.write(ELEVEN + 90 * 60_000).unwrap();
         let read = books.read("n".into(), &SavingsRequest::default(), ELEVEN + 90 * 60_000).unwrap();
@@ -142,24 +159,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_today_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("savings");
+        let books = Books::open(place.clone(), ELEVEN);
+        books.wrote("a", "luanti", ELEVEN - 2 * 3_600_000, 5);
+        books.wrote("a", "luanti", ELEVEN, 7);
+        books.wrote("a", "luanti", ELEVEN - 24 * 3_600_000, 100);
+        // The earlier hours are closed by this, the present one stays open.
+        books.write(ELEVEN + 1000).unwrap();
+        drop(books);
+        let books = Books::open(place, ELEVEN + 60_000);
+        books.wrote("a", "luanti", ELEVEN + 60_000, 1);
+        let wear = books.wear(ELEVEN + 60_000)["a"];
+        assert_eq!((wear.today, wear.usual), (13, 100));
+    }
+
+    #[test]
     fn a_disk_that_is_full_for_a_while_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("savings");
         std::fs::write(&place, "in the way").unwrap();
-        let books = Books::open(place.clone());
+        let books = Books::open(place.clone(), ELEVEN);
         sleep(&books, ELEVEN, 90);
         books.write(ELEVEN + 90 * 60_000).unwrap_err();
         std::fs::remove_file(&place).unwrap();
         books.write(ELEVEN + 91 * 60_000).unwrap();
-        let read =
-            Books::open(place).read("n".into(), &SavingsRequest::default(), ELEVEN + 92 * 60_000).unwrap();
+        let read = Books::open(place, ELEVEN)
+            .read("n".into(), &SavingsRequest::default(), ELEVEN + 92 * 60_000)
+            .unwrap();
         assert!((read.total().deep_hours - 1.5).abs() < 1e-9, "{read:?}");
     }
 
     #[test]
     fn what_is_asked_must_make_sense() {
         let folder = tempfile::tempdir().unwrap();
-        let books = Books::open(folder.path().join("savings"));
+        let books = Books::open(folder.path().join("savings"), ELEVEN);
         let period =
             SavingsRequest { since_at_ms: Some(5), until_at_ms: Some(5), ..SavingsRequest::default() };
         assert_eq!(books.read("n".into(), &period, 9).unwrap_err().field.as_deref(), Some("since_at_ms"));

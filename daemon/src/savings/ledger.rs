@@ -1,8 +1,14 @@
 //! The open books: what was seen of a server holds until it is seen again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
-use super::row::{HOUR, Row, Tally, byte_seconds};
+use super::{
+    recent::{Recent, Wear},
+    row::{HOUR, Row, Tally, byte_seconds},
+};
 
 /// A server that was not seen for longer was not watched: nothing is said of that time (the daemon was stopped, the
 /// machine suspended).
@@ -40,13 +46,19 @@ type Whose = Option<String>;
 pub struct Ledger {
     open: BTreeMap<(u64, Whose), Row>,
     seen: BTreeMap<Whose, (Duration, Seen)>,
+    recent: Recent,
 }
 
 impl Ledger {
-    /// Goes on with the rows of an earlier daemon.
-    pub fn resume(rows: impl IntoIterator<Item = Row>) -> Self {
-        let open = rows.into_iter().map(|row| ((row.start, row.server.clone()), row)).collect();
-        Self { open, seen: BTreeMap::new() }
+    /// Goes on with the rows of an earlier daemon: those still open, and the closed ones of the last days.
+    pub fn resume(open: impl IntoIterator<Item = Row>, closed: &[Row]) -> Self {
+        let open: BTreeMap<_, _> =
+            open.into_iter().map(|row| ((row.start, row.server.clone()), row)).collect();
+        let mut recent = Recent::default();
+        // A row that is open is the newer word on its hour.
+        let newest = closed.iter().filter(|row| !open.contains_key(&(row.start, row.server.clone())));
+        newest.chain(open.values()).for_each(|row| recent.add(row));
+        Self { open, seen: BTreeMap::new(), recent }
     }
 
     /// Books the time since it was last seen as what it was then. `boot` is the boot clock, `unix_ms` people's.
@@ -65,8 +77,13 @@ impl Ledger {
 
     /// A page-out wrote that many bytes.
     pub fn wrote(&mut self, server: &str, profile: &str, unix_ms: u64, bytes: u64) {
-        let row = self.row(&Some(server.to_owned()), profile, hour_of(unix_ms));
-        row.tally.written = row.tally.written.saturating_add(bytes);
+        let tally = Tally { written: bytes, ..Tally::default() };
+        self.add(&Some(server.to_owned()), profile, hour_of(unix_ms), tally);
+    }
+
+    /// What servers wrote in the last days, and what that was worth.
+    pub fn wear(&self, unix_ms: u64) -> BTreeMap<String, Wear> {
+        self.recent.wear(unix_ms)
     }
 
     /// The rows of hours that are over by now; they leave the books.
@@ -101,21 +118,23 @@ impl Ledger {
             // The hour that the millisecond before `end` is in.
             let hour = hour_of(end.saturating_sub(1));
             let part = left.min(end.saturating_sub(hour * 1000).max(1));
-            self.row(whose, &was.profile, hour).tally.add(&tally(was, part));
+            self.add(whose, &was.profile, hour, tally(was, part));
             left -= part;
             end = end.saturating_sub(part);
         }
     }
 
-    fn row(&mut self, whose: &Whose, profile: &str, start: u64) -> &mut Row {
-        let row = self.open.entry((start, whose.clone())).or_insert_with(|| Row {
-            server: whose.clone(),
-            profile: String::new(),
-            start,
-            tally: Tally::default(),
-        });
-        profile.clone_into(&mut row.profile);
-        row
+    fn add(&mut self, whose: &Whose, profile: &str, start: u64, tally: Tally) {
+        let more = Row { server: whose.clone(), profile: profile.to_owned(), start, tally };
+        self.recent.add(&more);
+        match self.open.entry((start, whose.clone())) {
+            Entry::Vacant(place) => drop(place.insert(more)),
+            Entry::Occupied(mut row) => {
+                let row = row.get_mut();
+                row.tally.add(&more.tally);
+                row.profile = more.profile;
+            }
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 
 mod books;
 mod ledger;
+mod recent;
 mod row;
 mod store;
 mod sum;
 
 pub use books::Books;
 pub use ledger::{Seen, Standing};
+pub use recent::Wear;
 pub use store::StoreError;
 
 /// The share of its anonymous memory that a server in mode observe is taken to give back once it would be deep: the

@@ -1,9 +1,15 @@
 //! A deep sleeper's memory on its way back, from the very moment of the wake: threads of their own wait for it, since
 //! whoever is told of a wake hears of it when the server runs already.
+//!
+//! When many are knocked on at once, they take turns: whoever waits for the disk stays frozen, lest its own page faults
+//! take the disk from those before it (docs/decisions/0014).
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,8 +29,8 @@ use crate::{
 
 /// Servers whose memory comes back at the same time. The device is the limit: more share it and are later all.
 const AT_ONCE: usize = 2;
-/// The longest that a server stays frozen for its memory; then it runs, and the rest comes beside.
-const BEFORE_AT_MOST: Duration = Duration::from_secs(1);
+/// The longest that a server stays frozen for its memory or its turn; then it runs, and the rest comes beside.
+const FROZEN_AT_MOST: Duration = Duration::from_secs(1);
 /// When a woken server is looked at: what it needed first is brought first the next time.
 pub(super) const LOOKS: [Duration; 8] = [
     Duration::from_millis(25),
@@ -54,12 +60,20 @@ struct Job {
     name: Arc<str>,
     back: Back,
     woken: Instant,
+    /// Told when the server may run: at the beginning of its turn, or when its memory is there (`before`).
+    may_run: Option<SyncSender<()>>,
 }
 
 #[derive(Default)]
 struct Waiting {
-    jobs: Mutex<Vec<Job>>,
+    jobs: Mutex<Jobs>,
     came: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: Vec<Job>,
+    under_way: usize,
 }
 
 /// Hands wakes to the threads that bring memory back.
@@ -78,8 +92,8 @@ impl Bringer {
             std::thread::Builder::new().name("dm-back".into()).spawn(move || {
                 loop {
                     let job = waiting.next();
-                    job.look_on_beside();
-                    let done = job.carry_out(&Cancel::default(), Beside::Server);
+                    let done = job.carry_out(&reports);
+                    waiting.done();
                     let _ = reports.send(Report::BroughtBack { slot: job.slot, done: Arc::new(done) });
                 }
             })?;
@@ -88,32 +102,54 @@ impl Bringer {
     }
 
     fn give(&self, job: Job) {
-        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+        self.0.jobs().waiting.push(job);
         self.0.came.notify_one();
+    }
+
+    /// Whoever comes now has to wait for its turn.
+    fn is_busy(&self) -> bool {
+        let jobs = self.0.jobs();
+        jobs.waiting.len() + jobs.under_way >= AT_ONCE
     }
 }
 
 impl Waiting {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the job with the least to do.
     fn next(&self) -> Job {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.jobs();
         loop {
-            let least = jobs.iter().enumerate().min_by_key(|(_, job)| job.back.bytes).map(|(at, _)| at);
-            match least {
-                Some(at) => return jobs.swap_remove(at),
+            let least = jobs.waiting.iter().enumerate().min_by_key(|(_, job)| job.back.bytes);
+            match least.map(|(at, _)| at) {
+                Some(at) => {
+                    jobs.under_way += 1;
+                    return jobs.waiting.swap_remove(at);
+                }
                 None => jobs = self.came.wait(jobs).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+
+    fn done(&self) {
+        self.jobs().under_way -= 1;
     }
 }
 
 impl Job {
     /// Watches what it touches, and then brings the rest if that is wanted: on a thread that lives for seconds.
-    fn look_on_beside(&self) {
-        let (name, back, woken) = (Arc::clone(&self.name), self.back.clone(), self.woken);
+    fn look_on_beside(&self, reports: UnboundedSender<Report>) {
+        let slot = self.slot;
+        let (name, back, woken) = (Arc::clone(&self.name), self.back.clone(), Instant::now());
         let look = move || {
-            if let Err(error) = look_on(&back, woken) {
-                tracing::debug!(server = %name, %error, "a working set was not recorded");
+            match look_on(&back, woken) {
+                Ok(sets) => {
+                    let (bytes, wakes) = (sets.bytes(), sets.wakes() as u32);
+                    let _ = reports.send(Report::Recorded { slot, bytes, wakes });
+                }
+                Err(error) => tracing::debug!(server = %name, %error, "a working set was not recorded"),
             }
             if back.how == BringBack::All {
                 let done = refill::refill(&back.group);
@@ -125,7 +161,30 @@ impl Job {
         }
     }
 
-    fn carry_out(&self, cancel: &Cancel, beside: Beside) -> Prefetched {
+    /// Blocks until its memory is there.
+    fn carry_out(&self, reports: &UnboundedSender<Report>) -> Prefetched {
+        if self.back.how == BringBack::Before && self.may_run.is_some() {
+            let done = self.prefetch(&Cancel::at(self.woken + FROZEN_AT_MOST), Beside::Nobody);
+            self.let_run();
+            self.look_on_beside(reports.clone());
+            if !done.cancelled {
+                return done;
+            }
+        } else {
+            self.let_run();
+            self.look_on_beside(reports.clone());
+        }
+        self.prefetch(&Cancel::default(), Beside::Server)
+    }
+
+    fn let_run(&self) {
+        if let Some(may_run) = &self.may_run {
+            // Full: it was told before. Closed: it runs already.
+            let _ = may_run.try_send(());
+        }
+    }
+
+    fn prefetch(&self, cancel: &Cancel, beside: Beside) -> Prefetched {
         let back = &self.back;
         let sets = WorkingSets::load(&back.sets).unwrap_or_else(|error| {
             tracing::warn!(%error, "working sets can't be read: this wake is slower");
@@ -139,44 +198,53 @@ impl Job {
 impl Sleeper {
     /// From now on its memory is, or may be, on swap.
     pub fn set_back(&self, back: Back) {
-        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(back);
+        *self.back() = Some(back);
+    }
+
+    /// What is to come back when it wakes, bytes.
+    pub(super) fn comes_back(&self) -> u64 {
+        self.back().as_ref().map_or(0, |back| back.bytes)
     }
 
     /// Its memory comes back while it starts to run. Called once it is certain that it will.
     pub(super) fn bring_back(&self) {
-        let Some(back) = self.back.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let name = Arc::clone(&self.name);
-        self.node.bringer.give(Job { slot: self.slot, name, back, woken: Instant::now() });
+        let Some(back) = self.back().take() else { return };
+        self.node.bringer.give(self.job(back, None));
     }
 
-    /// Its memory must be there before it runs.
-    pub(super) fn wants_memory_first(&self) -> bool {
-        let back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
-        back.as_ref().is_some_and(|back| back.how == BringBack::Before)
+    /// It can't be let run at once: its memory must be there before, or others are before it.
+    pub(super) fn has_to_wait(&self) -> bool {
+        let back = self.back();
+        back.as_ref().is_some_and(|back| back.how == BringBack::Before || self.node.bringer.is_busy())
     }
 
-    /// Brings the memory back now, if it must be there before the server runs. Blocks, within bounds.
-    pub(super) fn bring_back_first(&self) {
-        let back = self.back.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(back) = back.filter(|back| back.how == BringBack::Before) else { return };
-        let woken = Instant::now();
-        let job = Job { slot: self.slot, name: Arc::clone(&self.name), back, woken };
-        let done = job.carry_out(&Cancel::at(woken + BEFORE_AT_MOST), Beside::Nobody);
-        tracing::debug!(server = %self.name, ?done, "brought back before the thaw");
-        // What was not done in time comes beside.
-        self.run_first();
-    }
-
-    /// It runs first, and its memory comes beside.
-    pub(super) fn run_first(&self) {
-        if let Some(back) = self.back.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            back.how = BringBack::Beside;
+    /// Waits until it may run, within bounds. Blocks. To be held until it does: whoever else wants to wake it waits for
+    /// the same turn.
+    pub(super) fn await_turn(&self) -> MutexGuard<'_, ()> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_to_wait() {
+            return turn;
         }
+        let Some(back) = self.back().take() else { return turn };
+        let (may_run, told) = sync_channel(1);
+        self.node.bringer.give(self.job(back, Some(may_run)));
+        if told.recv_timeout(FROZEN_AT_MOST).is_err() {
+            tracing::debug!(server = %self.name, "it runs before its turn: it was frozen long enough");
+        }
+        turn
+    }
+
+    fn job(&self, back: Back, may_run: Option<SyncSender<()>>) -> Job {
+        Job { slot: self.slot, name: Arc::clone(&self.name), back, woken: Instant::now(), may_run }
+    }
+
+    fn back(&self) -> MutexGuard<'_, Option<Back>> {
+        self.back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Records what a woken server touches; of a mapped wake what was not brought back.
-fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<()> {
+fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<WorkingSets> {
     let wake = WorkingSets::load(&back.sets)?.next_wake();
     let mut looks = Looks::new(wake);
     for (number, after) in LOOKS.iter().enumerate() {
@@ -193,5 +261,6 @@ fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<()> {
         }
     }
     sets.record(looks);
-    sets.save(&back.sets)
+    sets.save(&back.sets)?;
+    Ok(sets)
 }

@@ -39,7 +39,7 @@ pub struct Node {
     pub slots: Slots,
     pub(super) reader: Mutex<RecordReader>,
     /// Servers that a player asked for, and when: the watch wakes them one after the other.
-    pub(super) to_wake: Mutex<VecDeque<Knock>>,
+    pub(super) to_wake: Mutex<Vec<Knock>>,
     /// Gets the watch out of its poll(2).
     pub(super) kick: EventFd,
     pub(super) reports: UnboundedSender<Report>,
@@ -69,7 +69,7 @@ impl Node {
 
     /// Puts a server on the list of those to be woken. Whoever is not the watch itself must [`Node::kick`] it.
     pub(super) fn enlist(&self, knock: Knock) {
-        self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push_back(knock);
+        self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).push(knock);
     }
 
     /// Makes the watch look at its list.
@@ -105,8 +105,10 @@ pub struct Sleeper {
     deep: Mutex<Cancel>,
     /// What is to be brought back when it wakes.
     pub(super) back: Mutex<Option<Back>>,
-    /// Its memory comes back before it runs.
-    pub(super) bringing: AtomicBool,
+    /// Held by whoever waits until it may run.
+    pub(super) turn: Mutex<()>,
+    /// The watch has a thread that waits.
+    pub(super) waits: AtomicBool,
     pub replayed: AtomicU64,
     pub expired: AtomicU64,
     /// Knocks that were told to the agent and not heard yet.
@@ -181,7 +183,8 @@ impl Sleeper {
             wanted: AtomicBool::new(false),
             deep: Mutex::default(),
             back: Mutex::default(),
-            bringing: AtomicBool::new(false),
+            turn: Mutex::default(),
+            waits: AtomicBool::new(false),
             replayed: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             unheard: AtomicU32::new(0),

@@ -72,7 +72,7 @@ impl Sleeper {
     /// As [`Sleeper::wake`].
     pub fn wake_waiting(&self) -> Result<Option<Woken>, WakeError> {
         self.stop_deep();
-        self.bring_back_first();
+        let _turn = self.await_turn();
         self.wanted.store(true, SeqCst);
         let mut ways = self.ways();
         self.wanted.store(false, SeqCst);

@@ -53,6 +53,8 @@ pub enum Report {
     Queried(u32),
     /// A handshake with a frozen server: its accept queue grew.
     Connected(u32),
+    /// What it touched after a wake is recorded: bytes, and the wakes that they were learned from.
+    Recorded { slot: u32, bytes: u64, wakes: u32 },
     /// A deep sleeper's working set is there again.
     BroughtBack { slot: u32, done: Arc<Prefetched> },
     /// A handshake with a server that speaks first, or that a player's bytes came with: is it true? Then it is a player.
@@ -237,6 +239,7 @@ impl Node {
             Report::Woken { .. }
             | Report::WakeFailed { .. }
             | Report::BroughtBack { .. }
+            | Report::Recorded { .. }
             | Report::Queried(_) => return,
         };
         if let Some(sleeper) = self.slots.get(slot) {
@@ -248,10 +251,17 @@ impl Node {
     fn wake_who_is_wanted(&self) -> Vec<Report> {
         let mut reports = vec![];
         loop {
-            let next = self.to_wake.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(knock) = next else { return reports };
-            let Some(sleeper) = self.slots.get(knock.slot) else { continue };
-            reports.extend(wake(&sleeper, knock.time_ns, Some(knock)));
+            let knocks = std::mem::take(&mut *self.to_wake.lock().unwrap_or_else(PoisonError::into_inner));
+            if knocks.is_empty() {
+                return reports;
+            }
+            let with_sleeper = |knock: Knock| Some((self.slots.get(knock.slot)?, knock));
+            let mut wanted: Vec<_> = knocks.into_iter().filter_map(with_sleeper).collect();
+            // Of those who came together, who needs the disk least goes first.
+            wanted.sort_by_key(|(sleeper, _)| sleeper.comes_back());
+            reports.extend(
+                wanted.iter().filter_map(|(sleeper, knock)| wake(sleeper, knock.time_ns, Some(*knock))),
+            );
         }
     }
 
@@ -285,32 +295,39 @@ impl Node {
 }
 
 fn wake(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
-    if sleeper.wants_memory_first() {
-        return memory_first(sleeper, knocked_ns, from);
+    if sleeper.waits.load(SeqCst) {
+        return None;
     }
+    if sleeper.has_to_wait() {
+        return wake_in_turn(sleeper, knocked_ns, from);
+    }
+    wake_now(sleeper, knocked_ns, from)
+}
+
+fn wake_now(sleeper: &Sleeper, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
     match sleeper.wake(Some(knocked_ns)) {
         Ok(woken) => woken.map(|woken| Report::Woken { slot: sleeper.slot, woken, from }),
         Err(error) => Some(Report::WakeFailed { slot: sleeper.slot, reason: error.to_string() }),
     }
 }
 
-/// Wakes it when its memory is there, by a thread of its own: nobody else's wake waits for that.
-fn memory_first(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
-    if sleeper.bringing.swap(true, SeqCst) {
-        return None;
-    }
+/// Wakes it when its turn comes, by a thread of its own: nobody else's wake waits for that.
+fn wake_in_turn(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) -> Option<Report> {
     sleeper.stop_deep();
+    sleeper.waits.store(true, SeqCst);
     let its_own = Arc::clone(sleeper);
     let work = move || {
-        its_own.bring_back_first();
-        its_own.bringing.store(false, SeqCst);
-        its_own.node.tell(wake(&its_own, knocked_ns, from));
+        go_first();
+        let turn = its_own.await_turn();
+        let report = wake_now(&its_own, knocked_ns, from);
+        drop(turn);
+        its_own.waits.store(false, SeqCst);
+        its_own.node.tell(report);
     };
-    let error = std::thread::Builder::new().name("dm-first".into()).spawn(work).err()?;
-    tracing::warn!(server = %sleeper.name, %error, "no thread: it runs before its memory is there");
-    sleeper.run_first();
-    sleeper.bringing.store(false, SeqCst);
-    wake(sleeper, knocked_ns, from)
+    let error = std::thread::Builder::new().name("dm-turn".into()).spawn(work).err()?;
+    tracing::warn!(server = %sleeper.name, %error, "no thread: it runs at once");
+    sleeper.waits.store(false, SeqCst);
+    wake_now(sleeper, knocked_ns, from)
 }
 
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and

@@ -46,6 +46,7 @@ impl Script {
             note: None,
             pings_answered: 0,
             scans_refused: 0,
+            deep_wake: None,
         })
     }
 
@@ -82,6 +83,7 @@ impl Operator for Script {
             servers_bytes: 1,
             headroom_bytes: 2,
             short_bytes: 0,
+            deep_writes: None,
             total_bytes: 3,
             handed_back: HandedBack { bytes: 4, estimated: true },
             guard: Guard::Ok,

@@ -95,7 +95,7 @@ pub struct Observation {
     /// Anything else that forbids sleep now: the door is not on the path, a relayed game, the operator's
     /// `windows`, a profile that refuses.
     pub obstacle: Option<Obstacle>,
-    /// Anything that forbids deep only: no swap, a profile that was never verified.
+    /// Anything that forbids deep only: the day's budget of writes. Not while the node is short of memory.
     pub deep_obstacle: Option<Obstacle>,
     /// The listener's accept queue, where it was looked at.
     pub accept_queue: Option<AcceptQueue>,

@@ -157,7 +157,10 @@ impl Machine {
         if let Some(refusal) = self.rule_against_deep() {
             closed(refusal, None);
         }
-        if let Some(obstacle) = self.seen.as_ref().and_then(|seen| seen.deep_obstacle.clone()) {
+        // A node without memory for the next wake asks for no budget.
+        if asker != Asker::Pool
+            && let Some(obstacle) = self.seen.as_ref().and_then(|seen| seen.deep_obstacle.clone())
+        {
             closed(Refusal::Obstacle(obstacle), None);
         }
         if self.orders.deep.is_some() {

@@ -7,5 +7,6 @@ pub mod jvm_gc;
 mod node;
 pub mod page_out;
 mod sleeper;
+pub mod storm_deep;
 pub mod swap_in;
 mod weight;

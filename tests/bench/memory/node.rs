@@ -15,8 +15,8 @@ use dormouse_tests::{
 /// How long a woken server's working set is watched (the daemon's last look), and a little more.
 const RECORDED: Duration = Duration::from_millis(5500);
 /// Work left over from the join before freezes with the server and goes on after the thaw.
-const SETTLE: Duration = Duration::from_millis(800);
-const DEEP_WITHIN: Duration = Duration::from_mins(2);
+pub const SETTLE: Duration = Duration::from_millis(800);
+pub const DEEP_WITHIN: Duration = Duration::from_mins(2);
 
 /// What is to run.
 pub struct Wanted<'a> {
@@ -24,7 +24,7 @@ pub struct Wanted<'a> {
     pub profile: &'a str,
     pub transport: Transport,
     pub port: u16,
-    /// More `[limits]`.
+    /// More `[limits]`, in place of the usual ones of the same name.
     pub limits: &'a str,
     pub start: &'a dyn Fn(Place<'_>, u16) -> Result<Server>,
 }
@@ -47,7 +47,9 @@ impl Deep {
             let server = (one.start)(Place::new(&node.pods[index].netns, &cgroup), one.port)?;
             node.publish(index, Road::HostPort, one.transport, one.port, one.port)?;
             let protocol = if one.transport == Transport::Tcp { "tcp" } else { "udp" };
-            let limits = QUICK
+            let is_set = |line: &&str| !one.limits.contains(line.split(' ').next().unwrap_or_default());
+            let limits = QUICK.lines().filter(is_set).flat_map(|line| [line, "\n"]).collect::<String>();
+            let limits = limits
                 .replace("doze_after = \"1s\"", "doze_after = \"1h\"")
                 .replace("deep_after = \"never\"", "deep_after = \"1h\"")
                 .replace("floor = \"dozing\"", "floor = \"deep\"");

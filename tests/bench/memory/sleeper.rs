@@ -135,31 +135,6 @@ impl Sleeper {
     pub fn swapped(&self) -> Result<Vec<Span>> {
         Ok(Pagemap::open(self.pid())?.pages(State::Swapped, &[self.memory])?)
     }
-
-    /// Where on the swap device these pages are, sorted and joined (pagemap.rst: bits 5 to 54 of a swapped page).
-    pub fn on_device(&self, pages: &[Span]) -> Result<Vec<Piece>> {
-        let pagemap = File::open(format!("/proc/{}/pagemap", self.pid()))?;
-        let page = page_size();
-        let mut slots = Vec::with_capacity((total(pages) / page) as usize);
-        for span in pages {
-            let mut entries = vec![0u8; (span.bytes() / page * 8) as usize];
-            pagemap.read_exact_at(&mut entries, span.start / page * 8)?;
-            for entry in entries.chunks_exact(8) {
-                let word = u64::from_ne_bytes(entry.try_into()?);
-                ensure!(word >> 62 & 1 == 1, "a page is not on swap");
-                slots.push((word & ((1 << 55) - 1)) >> 5);
-            }
-        }
-        slots.sort_unstable();
-        let mut pieces: Vec<Piece> = vec![];
-        for slot in slots {
-            match pieces.last_mut() {
-                Some((at, length)) if *at + *length == slot * page => *length += page,
-                _ => pieces.push((slot * page, page)),
-            }
-        }
-        Ok(pieces)
-    }
 }
 
 impl Drop for Sleeper {
@@ -172,4 +147,29 @@ impl Drop for Sleeper {
 
 pub fn numbers(line: &str) -> Result<Vec<u64>> {
     line.split(' ').map(|word| word.parse().with_context(|| format!("{line:?}"))).collect()
+}
+
+/// Where on the swap device these pages of a process are, sorted and joined (pagemap.rst: bits 5 to 54 of a swapped page).
+pub fn on_device(pid: i32, pages: &[Span]) -> Result<Vec<Piece>> {
+    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+    let page = page_size();
+    let mut slots = Vec::with_capacity((total(pages) / page) as usize);
+    for span in pages {
+        let mut entries = vec![0u8; (span.bytes() / page * 8) as usize];
+        pagemap.read_exact_at(&mut entries, span.start / page * 8)?;
+        for entry in entries.chunks_exact(8) {
+            let word = u64::from_ne_bytes(entry.try_into()?);
+            ensure!(word >> 62 & 1 == 1, "a page is not on swap");
+            slots.push((word & ((1 << 55) - 1)) >> 5);
+        }
+    }
+    slots.sort_unstable();
+    let mut pieces: Vec<Piece> = vec![];
+    for slot in slots {
+        match pieces.last_mut() {
+            Some((at, length)) if *at + *length == slot * page => *length += page,
+            _ => pieces.push((slot * page, page)),
+        }
+    }
+    Ok(pieces)
 }

@@ -11,7 +11,7 @@ use dormouse_daemon::memory::working_set::{Looks, Wake as Kind, WorkingSets};
 use dormouse_tests::swap::Swap;
 
 use super::disk::{self, Way};
-use super::sleeper::{Sleeper, Wake};
+use super::sleeper::{Sleeper, Wake, on_device};
 use crate::report::{Figure, Goal};
 use crate::stats::{bootstrap, median, median_of_rounds};
 
@@ -153,7 +153,7 @@ impl<'a> Stand<'a> {
         );
         let depth = if pages.len() > 20_000 { DEPTH_OF_PAGES } else { DEPTH_OF_RUNS };
         let zram = self.device.to_string_lossy().starts_with("/dev/zram");
-        let places = if zram { vec![] } else { self.sleeper.on_device(pages)? };
+        let places = if zram { vec![] } else { on_device(self.sleeper.pid(), pages)? };
         let read = || match places.len() {
             0 => Ok(Duration::ZERO),
             _ => disk::transfer(self.device, Way::Read, &places, depth),

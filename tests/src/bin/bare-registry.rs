@@ -18,7 +18,6 @@ use dormouse_api::registry::server::{ChangeServer, Server, ServerReport};
 use dormouse_control::auth::Caller;
 use dormouse_control::auth::cache::TokenCache;
 use dormouse_control::auth::keys::KeyRing;
-use dormouse_control::auth::token;
 use dormouse_control::clock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -173,7 +172,7 @@ impl App {
             return Ok(caller);
         }
         let (claims, end) =
-            token::verify(&self.keys.keys(), "bench", token).map_err(|_| StatusCode::UNAUTHORIZED)?;
+            self.keys.keys().public.verify("bench", token).map_err(|_| StatusCode::UNAUTHORIZED)?;
         let caller = Arc::new(Caller::of(claims).ok_or(StatusCode::UNAUTHORIZED)?);
         self.tokens.put(key, caller.clone(), end, now);
         Ok(caller)

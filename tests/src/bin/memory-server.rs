@@ -1,5 +1,6 @@
 //! A process that does nothing but hold memory, and touch it when told to: what the benches of deep sleep put to
-//! sleep. It reads commands from its standard input and answers each with a line:
+//! sleep. It reads commands from its standard input, or from whoever connects to its `--port`, one after the other, and
+//! answers each with a line:
 //!
 //! - `place`: where its memory begins and how long it is, bytes.
 //! - `dirty`: writes to every page, so that a page-out has to write every one.
@@ -9,7 +10,8 @@
 //! - `check`: how many bytes are not what was written at the start.
 
 use std::hint::black_box;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +31,9 @@ struct Args {
     /// Maps this file too and reads all of it.
     #[arg(long)]
     file: Option<std::path::PathBuf>,
+    /// Takes its commands by TCP.
+    #[arg(long)]
+    port: Option<u16>,
 }
 
 fn main() -> Result<()> {
@@ -40,36 +45,61 @@ fn main() -> Result<()> {
         page.copy_from_slice(&content(number));
     }
     let file = args.file.as_deref().map(mapped::File::open).transpose()?;
-    let mut order: Vec<u32> = vec![];
-    let mut out = std::io::stdout();
-    writeln!(out, "ready")?;
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let words: Vec<&str> = line.split(' ').collect();
-        match words[..] {
-            ["place"] => writeln!(out, "{} {}", memory.as_ptr() as usize, memory.len())?,
-            ["dirty"] => {
-                memory.chunks_exact_mut(PAGE).for_each(dirty);
-                writeln!(out, "dirty")?;
-            }
-            ["set", shape, seed] => {
-                order = set(shape, memory.len() / PAGE, seed.parse()?)?;
-                writeln!(out, "set {}", order.len())?;
-            }
-            ["go"] => {
-                let (end, worst) = touch(memory, &order)?;
-                writeln!(out, "{} {}", end.as_nanos(), worst.as_nanos())?;
-            }
-            ["check"] => {
-                let pages = memory.chunks_exact(PAGE).enumerate();
-                let wrong: usize = pages.map(|(number, page)| usize::from(page != content(number))).sum();
-                let read = file.as_ref().map_or(0, mapped::File::read);
-                writeln!(out, "{wrong} {read}")?;
-            }
-            _ => bail!("what is {line:?}?"),
-        }
+    let mut held = Held { memory, order: vec![], file };
+    let Some(port) = args.port else {
+        let mut out = std::io::stdout();
+        writeln!(out, "ready")?;
+        return held.serve(std::io::stdin().lock(), out);
+    };
+    let listener = TcpListener::bind(("::", port)).with_context(|| format!("listen on TCP {port}"))?;
+    for client in listener.incoming() {
+        let client = client?;
+        client.set_nodelay(true)?;
+        // Who hangs up in the middle is no concern of the others'.
+        let _ = held.serve(BufReader::new(client.try_clone()?), client);
     }
     Ok(())
+}
+
+struct Held<'a> {
+    memory: &'a mut [u8],
+    /// What `go` touches.
+    order: Vec<u32>,
+    file: Option<mapped::File>,
+}
+
+impl Held<'_> {
+    fn serve(&mut self, commands: impl BufRead, mut out: impl Write) -> Result<()> {
+        for line in commands.lines() {
+            writeln!(out, "{}", self.answer(&line?)?)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, line: &str) -> Result<String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        Ok(match words[..] {
+            ["place"] => format!("{} {}", self.memory.as_ptr() as usize, self.memory.len()),
+            ["dirty"] => {
+                self.memory.chunks_exact_mut(PAGE).for_each(dirty);
+                "dirty".to_owned()
+            }
+            ["set", shape, seed] => {
+                self.order = set(shape, self.memory.len() / PAGE, seed.parse()?)?;
+                format!("set {}", self.order.len())
+            }
+            ["go"] => {
+                let (end, worst) = touch(self.memory, &self.order)?;
+                format!("{} {}", end.as_nanos(), worst.as_nanos())
+            }
+            ["check"] => {
+                let pages = self.memory.chunks_exact(PAGE).enumerate();
+                let wrong: usize = pages.map(|(number, page)| usize::from(page != content(number))).sum();
+                format!("{wrong} {}", self.file.as_ref().map_or(0, mapped::File::read))
+            }
+            _ => bail!("what is {line:?}?"),
+        })
+    }
 }
 
 /// xorshift64* (Vigna, 2016).

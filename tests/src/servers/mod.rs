@@ -4,6 +4,7 @@ pub mod ddnet;
 pub mod echo;
 pub mod java;
 pub mod luanti;
+pub mod memory;
 pub mod minecraft;
 
 use std::fs;
@@ -33,6 +34,7 @@ pub enum Game {
     Heap,
     Tick,
     Echo,
+    Memory,
 }
 
 impl Game {
@@ -40,7 +42,7 @@ impl Game {
     pub fn transport(self) -> Transport {
         match self {
             Game::Luanti | Game::DdNet => Transport::Udp,
-            Game::Minecraft | Game::Heap | Game::Tick | Game::Echo => Transport::Tcp,
+            Game::Minecraft | Game::Heap | Game::Tick | Game::Echo | Game::Memory => Transport::Tcp,
         }
     }
 }
@@ -58,7 +60,7 @@ impl Server {
             Game::Minecraft | Game::Tick => minecraft::joined_from,
             Game::Luanti => luanti::joined_from,
             Game::DdNet => ddnet::joined_from,
-            Game::Heap | Game::Echo => bail!("{:?} has no players with names", self.game),
+            Game::Heap | Game::Echo | Game::Memory => bail!("{:?} has no players with names", self.game),
         };
         let log = self.process.log_path().to_owned();
         let address = self.process.wait_until(Duration::from_secs(5), || {

@@ -1,6 +1,6 @@
 //! `dormouse status`.
 
-use dormouse_api::status::{Guard, Mode, NodeStatus, ServerStatus, Status};
+use dormouse_api::status::{Guard, Mode, NodeStatus, ServerStatus, Stage, Status};
 
 use super::table::table;
 use super::{kept, stage};
@@ -24,6 +24,10 @@ fn node(node: &NodeStatus) -> String {
         0 => String::new(),
         bytes => format!("   {} MISSING to the headroom: no more servers here", units::bytes(bytes)),
     };
+    let writes = node.deep_writes.map_or_else(String::new, |writes| {
+        let (today, budget) = (units::bytes(writes.today_bytes), units::bytes(writes.budget_bytes));
+        format!("   {today} of {budget} written to swap today")
+    });
     let off = if node.off { "   OFF until `dormouse on`" } else { "" };
     let guard = match node.guard {
         Guard::Ok => "ok",
@@ -32,7 +36,7 @@ fn node(node: &NodeStatus) -> String {
     };
     format!(
         "{}  {}: {} awake {} dozing {} deep{waking} ({} kept)   \
-         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}{short}{off}",
+         memory: servers {} + headroom {} of {} {}   handed back {about}{}   guard {guard}{writes}{short}{off}",
         node.name,
         count(all, "server", "servers"),
         node.awake,
@@ -73,6 +77,11 @@ fn note(server: &ServerStatus, clock: &Clock) -> String {
     }
     notes.extend(server.kept.as_ref().map(|one| kept(one, clock)));
     notes.extend(server.note.as_ref().map(|note| format!("{note} (why {})", server.name)));
+    if server.stage == Stage::Deep {
+        notes.extend(
+            server.deep_wake.map(|wake| format!("wakes in about {}", units::seconds(wake.estimate_ms))),
+        );
+    }
     let mut came = Vec::new();
     if server.pings_answered > 0 {
         came.push(format!("{} answered", count(server.pings_answered, "ping", "pings")));
@@ -88,7 +97,7 @@ fn note(server: &ServerStatus, clock: &Clock) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dormouse_api::status::{HandedBack, Kept, Stage};
+    use dormouse_api::status::{HandedBack, Kept};
     use jiff::tz::TimeZone;
 
     use super::*;
@@ -112,6 +121,7 @@ mod tests {
             note: None,
             pings_answered: 0,
             scans_refused: 0,
+            deep_wake: None,
         }
     }
 
@@ -127,6 +137,7 @@ mod tests {
             servers_bytes: 103_629 * MIB,
             headroom_bytes: 12_288 * MIB,
             short_bytes: 0,
+            deep_writes: None,
             total_bytes: 128_614 * MIB,
             handed_back: HandedBack { bytes: 134_963 * MIB, estimated: false },
             guard: Guard::Ok,

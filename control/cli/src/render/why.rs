@@ -32,6 +32,9 @@ pub fn why(why: &Why, clock: &Clock) -> String {
         section(&mut text, "Refused", &[refused(&why.refused)]);
     }
     section(&mut text, "Next wake", &why.next_wake.iter().map(next_wake).collect::<Vec<_>>());
+    if !matches!(why.next_wake, Some(NextWake::Deep(_))) {
+        section(&mut text, "From deep", &why.deep_wake.iter().map(deep_wake).collect::<Vec<_>>());
+    }
     section(
         &mut text,
         "Last wake",
@@ -129,12 +132,18 @@ fn next_wake(wake: &NextWake) -> String {
 }
 
 fn deep_wake(wake: &DeepWake) -> String {
-    let mut known = vec![format!("{} recorded", count(wake.wakes_recorded.into(), "wake", "wakes"))];
+    let bytes = units::bytes(wake.working_set_bytes);
+    let (what, recorded) = match wake.wakes_recorded {
+        0 => (format!("{bytes} at most"), "no wake recorded yet".to_owned()),
+        wakes => {
+            (format!("a {bytes} working set"), format!("{} recorded", count(wakes.into(), "wake", "wakes")))
+        }
+    };
+    let mut known = vec![recorded];
     known.extend(wake.disk_bytes_per_second.map(|speed| format!("disk {}/s", units::bytes(speed))));
     format!(
-        "about {} for a {} working set ({}); {}",
+        "about {} for {what} ({}); {}",
         units::seconds(wake.estimate_ms),
-        units::bytes(wake.working_set_bytes),
         known.join("; "),
         if wake.headroom_reserved { "headroom reserved" } else { "no headroom reserved: the node is full" }
     )
@@ -211,6 +220,7 @@ mod tests {
                 disk_bytes_per_second: Some(4710 * MIB),
                 headroom_reserved: true,
             })),
+            deep_wake: None,
             last_wake: Some(LastWake {
                 at_ms: at(10, 31, 12) + 402,
                 from: Some("203.0.113.7:53122".into()),
@@ -266,7 +276,7 @@ Last wake    10:31:12.402 by 203.0.113.7:53122, Minecraft login, from deep
     }
 
     fn unknown() -> NextWake {
-        NextWake::Unknown { reason: "device not measured".into() }
+        NextWake::Unknown { reason: "the device is being measured".into() }
     }
 
     #[test]
@@ -282,6 +292,13 @@ Last wake    10:31:12.402 by 203.0.113.7:53122, Minecraft login, from deep
             memory: None,
             refused: Refused::default(),
             next_wake: None,
+            deep_wake: Some(DeepWake {
+                estimate_ms: 60,
+                working_set_bytes: 256 * MIB,
+                wakes_recorded: 0,
+                disk_bytes_per_second: Some(4710 * MIB),
+                headroom_reserved: true,
+            }),
             last_wake: None,
             ..sleeper()
         };
@@ -293,6 +310,7 @@ acme/creative  cgroup /games/creative  awake since 13:14:07 (9h02m)  mode observ
 Why awake    an outbound link to 192.0.2.1:5432 is open (outbound-link) forged
              no player packet yet
              no save evidence (no save hook)
+From deep    about 0.06 s for 256 MiB at most (no wake recorded yet; disk 4.6 GiB/s); headroom reserved
 "
         );
     }
@@ -307,7 +325,7 @@ Why awake    an outbound link to 192.0.2.1:5432 is open (outbound-link) forged
             swap_written_bytes: 0,
         };
         assert_eq!(memory(&estimated), "about 40 of 58 MiB (estimated from the node's free memory)");
-        assert_eq!(next_wake(&unknown()), "unknown: device not measured");
+        assert_eq!(next_wake(&unknown()), "unknown: the device is being measured");
         assert_eq!(
             next_wake(&NextWake::Dozing { last_answer_ns: Some(1_840_000) }),
             "about 1.8 ms to the first answer, as the last time: its memory is resident"

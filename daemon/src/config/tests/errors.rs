@@ -54,8 +54,8 @@ fn of_the_node() {
         (
             node("\n\nstatedir = \"/x\""),
             "dormoused.toml:3: unknown key `statedir` (did you mean `state_dir`?): allowed are state_dir, run_dir, \
-             server_dir, profile_dir, pin_dir, metrics_listen, stale_after, guard_limit, headroom_wakes, cgroup_root, \
-             probers, log, control, profiles_from",
+             server_dir, profile_dir, pin_dir, metrics_listen, stale_after, guard_limit, headroom_wakes, \
+             deep_write_budget, cgroup_root, probers, log, control, profiles_from",
         ),
         (node("run_dir = \"run\""), "dormoused.toml:1: run_dir = \"run\": expected an absolute path"),
         (
@@ -64,6 +64,16 @@ fn of_the_node() {
              \"127.0.0.1:9877\", or \"never\"",
         ),
         (node("stale_after = \"1ms\""), "dormoused.toml:1: stale_after = \"1ms\": must be at least 200ms"),
+        (
+            node("deep_write_budget = 200"),
+            "dormoused.toml:1: deep_write_budget = 200: expected a size like \"64MiB\" or \"2GiB\" (B, KiB, MiB, GiB, TiB), \
+             or \"never\"",
+        ),
+        (
+            node("deep_write_budget = \"1MiB\""),
+            "dormoused.toml:1: deep_write_budget = \"1MiB\": must be at least 64MiB a day; to keep servers from going deep \
+             at all, set floor = \"dozing\" in their files",
+        ),
         (
             node("guard_limit = 10"),
             "dormoused.toml:1: guard_limit = 10: expected a duration like \"10m\", \"90s\" or \"1h 30m\"",
