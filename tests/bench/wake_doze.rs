@@ -20,8 +20,7 @@ use dormouse_tests::{clients::retransmissions, servers::echo, topology::Transpor
 use nix::time::{ClockId, ClockNanosleepFlags, clock_getres, clock_gettime, clock_nanosleep};
 
 use crate::{
-    floor::{self, Floor},
-    login,
+    floor, login,
     report::{Figure, Goal},
     sleepers::{Behind, Sleepers},
     stats::{bootstrap, median, quantile},
@@ -36,25 +35,28 @@ const GAP: Duration = Duration::from_millis(1);
 
 /// The samples of one round, microseconds at the door.
 #[derive(Default)]
-struct Round {
-    /// By transport (TCP, UDP) and side (awake, asleep, rested).
-    samples: [[Vec<f64>; 3]; 2],
-    floor: Floor,
+pub struct Round {
+    /// By transport (TCP, UDP) and side (awake, asleep, rested, floor).
+    samples: [[Vec<f64>; 4]; 2],
 }
 
 #[derive(Default)]
-struct Faults {
+pub struct Faults {
     failed: u64,
     retransmissions: u64,
 }
 
-pub const TCP: usize = 0;
-pub const UDP: usize = 1;
+const TCP: usize = 0;
+const UDP: usize = 1;
 const AWAKE: usize = 0;
 const ASLEEP: usize = 1;
 /// Awake as well, but asked no more often than a sleeper: what a player finds at an idle server. The one on the side
 /// [`AWAKE`] is asked again and again and is in the CPU's caches.
 const RESTED: usize = 2;
+/// Frozen, and thawed by a thread that does nothing else ([`floor`]).
+pub const FLOOR: usize = 3;
+const SIDES: [(usize, &str); 4] =
+    [(AWAKE, "awake"), (ASLEEP, "asleep"), (RESTED, "rested"), (FLOOR, "floor")];
 
 /// Measures.
 pub fn run(quick: bool) -> Result<Vec<Figure>> {
@@ -79,18 +81,14 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             wake_all(&mut stand, asleep, &mut round, &mut faults, &mut phases)?;
             wake_all(&mut stand, asleep, &mut round, &mut faults, &mut phases)?;
             ask_all(&stand, rested, &mut round, &mut faults);
+            floor::ask_all(&stand, asleep, &mut round, &mut faults)?;
             always_awake(&stand, awake, &mut round, &mut faults);
         }
-        round.floor = floor::measure(&stand, asleep)?;
         let middle = |transport: usize, side: usize| median(&round.samples[transport][side]);
         println!(
-            "round {number}: p50 µs awake/asleep/rested: TCP {:.0}/{:.0}/{:.0}, UDP {:.0}/{:.0}/{:.0}",
-            middle(TCP, AWAKE),
-            middle(TCP, ASLEEP),
-            middle(TCP, RESTED),
-            middle(UDP, AWAKE),
-            middle(UDP, ASLEEP),
-            middle(UDP, RESTED)
+            "round {number}: p50 µs awake/asleep/rested/floor: TCP {}, UDP {}",
+            SIDES.map(|(side, _)| format!("{:.0}", middle(TCP, side))).join("/"),
+            SIDES.map(|(side, _)| format!("{:.0}", middle(UDP, side))).join("/"),
         );
         measured.push(round);
     }
@@ -100,13 +98,13 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
     let mut figures = vec![
         Figure::count("failed", faults.failed),
         Figure::count("retransmissions", faults.retransmissions),
-        Figure::new("tcp_p50_ratio", p50_ratio(&measured, TCP, AWAKE), Goal::AtMost(2.0)),
+        Figure::new("tcp_p50_ratio", p50_ratio(&measured, TCP, ASLEEP, AWAKE), Goal::AtMost(2.0)),
         Figure::new(
             "tcp_p99_ratio",
             bootstrap(&measured, |drawn| pooled_p99(drawn, TCP, ASLEEP) / pooled_p99(drawn, TCP, AWAKE)),
             if quick { Goal::Reported } else { Goal::AtMost(5.0) },
         ),
-        Figure::new("udp_p50_ratio", p50_ratio(&measured, UDP, AWAKE), Goal::AtMost(3.0)),
+        Figure::new("udp_p50_ratio", p50_ratio(&measured, UDP, ASLEEP, AWAKE), Goal::AtMost(3.0)),
         Figure::new(
             "udp_p99_added_ms",
             bootstrap(&measured, |drawn| {
@@ -116,35 +114,21 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         ),
     ];
     for (name, transport) in [("tcp_rested_ratio", TCP), ("udp_rested_ratio", UDP)] {
-        figures.push(Figure::new(name, p50_ratio(&measured, transport, RESTED), Goal::Reported));
+        figures.push(Figure::new(name, p50_ratio(&measured, transport, ASLEEP, RESTED), Goal::Reported));
     }
     for (name, transport) in [("tcp_floor_ratio", TCP), ("udp_floor_ratio", UDP)] {
-        figures.push(Figure::new(name, floor_ratio(&measured, transport), Goal::Reported));
+        figures.push(Figure::new(name, p50_ratio(&measured, transport, FLOOR, AWAKE), Goal::Reported));
     }
     figures.push(login::run(if quick { 4 } else { 10 })?);
     Ok(figures)
 }
 
-/// Asleep over another side.
-fn p50_ratio(rounds: &[Round], transport: usize, side: usize) -> crate::stats::Estimate {
+/// One side over another.
+fn p50_ratio(rounds: &[Round], transport: usize, side: usize, base: usize) -> crate::stats::Estimate {
     bootstrap(rounds, |drawn| {
         let ratios: Vec<f64> = drawn
             .iter()
-            .map(|round| median(&round.samples[transport][ASLEEP]) / median(&round.samples[transport][side]))
-            .collect();
-        median(&ratios)
-    })
-}
-
-/// What nobody can be faster than who hears of a packet in one thread and writes `cgroup.freeze`.
-fn floor_ratio(rounds: &[Round], transport: usize) -> crate::stats::Estimate {
-    bootstrap(rounds, |drawn| {
-        let ratios: Vec<f64> = drawn
-            .iter()
-            .map(|round| {
-                let floor = median(&round.floor.hand_over) + median(&round.floor.thaw[transport]);
-                floor / median(&round.samples[transport][AWAKE])
-            })
+            .map(|round| median(&round.samples[transport][side]) / median(&round.samples[transport][base]))
             .collect();
         median(&ratios)
     })
@@ -159,7 +143,7 @@ fn pooled_p99(rounds: &[&Round], transport: usize, side: usize) -> f64 {
 fn tell(rounds: &[Round], phases: &[Woken]) {
     let all: Vec<&Round> = rounds.iter().collect();
     for (transport, name) in [(TCP, "TCP"), (UDP, "UDP")] {
-        for (side, word) in [(AWAKE, "awake"), (ASLEEP, "asleep"), (RESTED, "rested")] {
+        for (side, word) in SIDES {
             let pooled: Vec<f64> =
                 all.iter().flat_map(|round| round.samples[transport][side].iter().copied()).collect();
             println!(
@@ -172,15 +156,6 @@ fn tell(rounds: &[Round], phases: &[Woken]) {
             );
         }
     }
-    let floor = |of: &dyn Fn(&Round) -> &Vec<f64>| {
-        median(&all.iter().flat_map(|round| of(round).iter().copied()).collect::<Vec<f64>>())
-    };
-    println!(
-        "floor: µs p50 one hand-over {:.1}, a bare thaw until the answer TCP {:.1} UDP {:.1}",
-        floor(&|round| &round.floor.hand_over),
-        floor(&|round| &round.floor.thaw[TCP]),
-        floor(&|round| &round.floor.thaw[UDP])
-    );
     let phase = |name: &str, of: &dyn Fn(&Woken) -> u64| {
         let micros: Vec<f64> = phases.iter().map(|woken| of(woken) as f64 / 1000.0).collect();
         println!("wake, {name}: µs p50 {:.1} p99 {:.1}", median(&micros), quantile(&micros, 0.99));
@@ -192,14 +167,14 @@ fn tell(rounds: &[Round], phases: &[Woken]) {
 
 fn always_awake(stand: &Sleepers, awake: &Behind, round: &mut Round, faults: &mut Faults) {
     for index in 0..SLEEPERS {
-        one(stand, awake, index, AWAKE, round, faults);
+        one(stand, awake, index, AWAKE, round, faults, &|| awake.await_answer());
     }
 }
 
 /// Each is asked once, as [`wake_all`] asks its sleepers.
 fn ask_all(stand: &Sleepers, rested: &[Behind], round: &mut Round, faults: &mut Faults) {
     for (index, server) in rested.iter().enumerate() {
-        one(stand, server, index, RESTED, round, faults);
+        one(stand, server, index, RESTED, round, faults, &|| server.await_answer());
     }
 }
 
@@ -217,7 +192,7 @@ fn wake_all(
     })?;
     for (index, server) in asleep.iter().enumerate() {
         ensure!(server.cgroup.is_frozen()?, "{} does not sleep", server.sleeper.name);
-        one(stand, server, index, ASLEEP, round, faults);
+        one(stand, server, index, ASLEEP, round, faults, &|| ());
         // The answer may come before the way out has ended.
         drop(server.sleeper.ways());
         ensure!(!server.sleeper.is_asleep(), "{} sleeps on", server.sleeper.name);
@@ -226,9 +201,20 @@ fn wake_all(
     Ok(())
 }
 
-fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut Round, faults: &mut Faults) {
+/// `ready` is called before the packet that counts is sent.
+pub fn one(
+    stand: &Sleepers,
+    server: &Behind,
+    index: usize,
+    side: usize,
+    round: &mut Round,
+    faults: &mut Faults,
+    ready: &(dyn Fn() + Sync),
+) {
     let transport = if index.is_multiple_of(2) { TCP } else { UDP };
-    let asked = stand.player(|| if transport == TCP { ask_tcp(server, side) } else { ask_udp(server, side) });
+    let frozen = side == ASLEEP || side == FLOOR;
+    let asked = stand
+        .player(|| if transport == TCP { ask_tcp(server, ready) } else { ask_udp(server, frozen, ready) });
     let timed = asked.and_then(|(client, again)| {
         faults.retransmissions += u64::from(again);
         server.at_the_door(if transport == TCP { Transport::Tcp } else { Transport::Udp }, client)
@@ -243,15 +229,13 @@ fn one(stand: &Sleepers, server: &Behind, index: usize, side: usize, round: &mut
 }
 
 /// The connection is made first, with the server asleep: its first payload is the question.
-fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
+fn ask_tcp(server: &Behind, ready: &dyn Fn()) -> Result<(SocketAddr, u32)> {
     let mut stream = TcpStream::connect_timeout(&server.address, TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     thread::sleep(GAP);
     next_tick();
-    if side != ASLEEP {
-        server.await_answer();
-    }
+    ready();
     stream.write_all(b"hello")?;
     let len = stream.read(&mut [0; 256])?;
     ensure!(len != 0, "closed without an echo");
@@ -260,7 +244,7 @@ fn ask_tcp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
 
 /// On a port that was not used in the last minute: the door would still know its player, who wakes by the first
 /// datagram.
-pub fn fresh_socket() -> Result<UdpSocket> {
+fn fresh_socket() -> Result<UdpSocket> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let port = 10_000 + NEXT.fetch_add(1, Relaxed) % 20_000;
@@ -286,7 +270,7 @@ fn next_tick() {
     }
 }
 
-fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
+fn ask_udp(server: &Behind, frozen: bool, ready: &dyn Fn()) -> Result<(SocketAddr, u32)> {
     let socket = fresh_socket()?;
     socket.connect(server.address)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
@@ -294,14 +278,14 @@ fn ask_udp(server: &Behind, side: usize) -> Result<(SocketAddr, u32)> {
     next_tick();
     let start = Instant::now();
     socket.send(b"first")?;
-    if side != ASLEEP {
+    if !frozen {
         socket.recv(&mut buffer).context("the first datagram's echo")?;
-        server.await_answer();
     }
     thread::sleep(GAP.saturating_sub(start.elapsed()));
+    ready();
     socket.send(b"second")?;
-    // Asleep, the first datagram's echo comes now too.
-    let echoes = if side == ASLEEP { 2 } else { 1 };
+    // The first datagram's echo comes now too.
+    let echoes = if frozen { 2 } else { 1 };
     for _ in 0..echoes {
         socket.recv(&mut buffer).context("an echo")?;
     }

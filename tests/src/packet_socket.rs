@@ -95,9 +95,7 @@ impl PacketSocket {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             ensure!(!left.is_zero(), "no such frame within {limit:?}");
-            let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one pollfd, alive for the call.
-            if unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as i32) } <= 0 {
+            if !self.hears(left) {
                 continue;
             }
             let seen = self.receive()?;
@@ -105,6 +103,24 @@ impl PacketSocket {
                 return Ok(seen);
             }
         }
+    }
+
+    /// Forgets what it has heard.
+    ///
+    /// # Errors
+    /// recvmsg(2).
+    pub fn drain(&self) -> Result<()> {
+        while self.hears(Duration::ZERO) {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until a frame is there, sent or received; whether one is.
+    pub fn hears(&self, limit: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, alive for the call.
+        unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as i32) > 0 }
     }
 
     fn receive(&self) -> Result<Seen> {

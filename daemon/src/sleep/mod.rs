@@ -19,4 +19,4 @@ pub use queue::Queue;
 pub use sleeper::{Asleep, Clerk, Manners, Node, Sleeper, Tally, Ways};
 pub use thaw::Thawed;
 pub use wake::{WakeError, Woken};
-pub use watch::{Report, Slots, watch};
+pub use watch::{Report, Slots, go_first, watch};

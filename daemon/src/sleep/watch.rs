@@ -332,7 +332,7 @@ fn wake_in_turn(sleeper: &Arc<Sleeper>, knocked_ns: u64, from: Option<Knock>) ->
 
 /// A player waits for this thread: it goes before everything that is merely busy. Little runs on it, and
 /// nothing that waits for a server. Without CAP_SYS_NICE wakes are as slow as the node is loaded.
-fn go_first() {
+pub fn go_first() {
     const FIRST: libc::c_int = -20;
     // SAFETY: no pointers; 0 is the calling thread (setpriority(2): threads have nice values of their own).
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, FIRST) } != 0 {
