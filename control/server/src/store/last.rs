@@ -7,11 +7,11 @@ use super::Arg;
 
 /// In the order in which they were added.
 #[derive(Debug, Default)]
-pub struct Last(Vec<Rows>);
+pub struct Last(Vec<Part>);
 
 /// Of one table.
 #[derive(Debug)]
-struct Rows {
+struct Part {
     table: &'static str,
     columns: &'static str,
     rows: Vec<Vec<Arg>>,
@@ -24,14 +24,14 @@ impl Last {
     pub fn add(&mut self, table: &'static str, columns: &'static str, values: &[Arg]) {
         match self.0.iter_mut().rfind(|known| known.table == table && known.rows.len() < MOST) {
             Some(known) => known.rows.push(values.to_vec()),
-            None => self.0.push(Rows { table, columns, rows: vec![values.to_vec()] }),
+            None => self.0.push(Part { table, columns, rows: vec![values.to_vec()] }),
         }
     }
 
     /// `together`: all of them in one, but for a table's rows after the first [`MOST`]. (The parts of a WITH run in any
     /// order, so a table is in it once; its rows are written in theirs.)
     pub fn statements(self, together: bool) -> Vec<(String, Vec<Arg>)> {
-        let mut statements: Vec<Vec<Rows>> = Vec::new();
+        let mut statements: Vec<Vec<Part>> = Vec::new();
         for rows in self.0 {
             match statements.last_mut() {
                 Some(parts) if together && parts.iter().all(|part| part.table != rows.table) => {
@@ -44,7 +44,7 @@ impl Last {
     }
 }
 
-fn statement(parts: Vec<Rows>) -> (String, Vec<Arg>) {
+fn statement(parts: Vec<Part>) -> (String, Vec<Arg>) {
     let mut values = Vec::new();
     let mut inserts: Vec<String> = parts.into_iter().map(|rows| insert(rows, &mut values)).collect();
     let last = inserts.pop().unwrap_or_default();
@@ -56,7 +56,7 @@ fn statement(parts: Vec<Rows>) -> (String, Vec<Arg>) {
     (format!("WITH {} {last}", within.join(", ")), values)
 }
 
-fn insert(of: Rows, values: &mut Vec<Arg>) -> String {
+fn insert(of: Part, values: &mut Vec<Arg>) -> String {
     let mut rows = Vec::with_capacity(of.rows.len());
     for row in of.rows {
         let places = values.len() + 1..=values.len() + row.len();
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_statement_has_an_end_and_rows_keep_their_order() {
         let mut last = Last::default();
-        for number in 0..MOST as u64 + 1 {
+        for number in 0..=MOST as u64 {
             last.add("a", "x", &args![number]);
         }
         last.add("b", "z", &args!["then"]);
