@@ -12,7 +12,7 @@ use crate::failpoint;
 
 const WAITING: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Changes of this long are one round trip. The index is a hint; who needs the truth asks the region.
+/// The next round trip begins no sooner: one change alone is written at once, many together.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The requests' end of it: never waits.
@@ -38,14 +38,6 @@ impl Writer {
 pub async fn run(index: Index, mut entries: mpsc::Receiver<Entry>, dropped: Arc<AtomicU64>) {
     let mut some = Vec::with_capacity(AT_ONCE);
     while entries.recv_many(&mut some, AT_ONCE).await > 0 {
-        if some.len() < AT_ONCE {
-            tokio::time::sleep(GATHER).await;
-            while some.len() < AT_ONCE
-                && let Ok(entry) = entries.try_recv()
-            {
-                some.push(entry);
-            }
-        }
         failpoint::at("index-before-write");
         let failed = match tokio::time::timeout(PATIENCE, index.put(&some)).await {
             Ok(Ok(_)) => None,
@@ -62,6 +54,9 @@ pub async fn run(index: Index, mut entries: mpsc::Receiver<Entry>, dropped: Arc<
             dropped.fetch_add(lost, Ordering::Relaxed);
             let server = &some[0].server;
             tracing::warn!(%error, lost, server, "the index was not written; a later change heals it");
+        }
+        if some.len() < AT_ONCE {
+            tokio::time::sleep(GATHER).await;
         }
         some.clear();
     }
