@@ -19,13 +19,13 @@ pub struct Post<'a, T> {
     pub data: &'a T,
 }
 
-pub async fn post<T: Serialize>(tx: &mut Tx, post: &Post<'_, T>) -> Result<(), Problem> {
+pub fn post<T: Serialize>(tx: &mut Tx, post: &Post<'_, T>) -> Result<(), Problem> {
     let data = serde_json::to_string(post.data)
         .map_err(|error| Problem::internal(format!("an event cannot be written as JSON: {error}")))?;
-    tx.execute(
-        "INSERT INTO outbox (id, kind, subject, tenant, data, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+    tx.insert_last(
+        "outbox",
+        "id, kind, subject, tenant, data, created_at",
         &args![Uuid::now_v7().to_string(), post.kind, post.subject, post.tenant, data, clock::now_ms()],
-    )
-    .await?;
+    );
     Ok(())
 }

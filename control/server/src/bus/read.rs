@@ -44,11 +44,10 @@ pub async fn forget(tx: &mut Tx, sink: &str) -> Result<u64, StoreError> {
     let sql = "DELETE FROM outbox WHERE created_at < $1 \
                AND position <= (SELECT position FROM relay WHERE name = $2)";
     tx.execute(sql, &args![clock::now_ms().saturating_sub(KEPT_MS), sink]).await?;
+    // In this order: on PostgreSQL events may be given their positions between the two.
+    let last = super::sequence::last(tx).await?;
     let first = tx.row("SELECT MIN(position) AS first FROM outbox", &[]).await?;
-    match first.map_or(Ok(None), |row| row.opt_number("first"))? {
-        Some(first) => Ok(first),
-        None => Ok(super::sequence::last(tx).await? + 1),
-    }
+    Ok(first.map_or(Ok(None), |row| row.opt_number("first"))?.unwrap_or(last + 1))
 }
 
 /// How far a sink has come.

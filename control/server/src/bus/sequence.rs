@@ -63,5 +63,8 @@ async fn sequence(app: &App) -> Result<u64, StoreError> {
         tx.execute(sql, &args![at + given]).await?;
         tx.commit().await?;
         failpoint::at("sequence-after-commit");
+        if given < u64::from(BATCH) {
+            return Ok(at + given);
+        }
     }
 }

@@ -80,6 +80,9 @@ async fn send_all(
             read::set_position(&mut tx, SINK, at).await?;
             tx.commit().await?;
             failpoint::at("relay-marked");
+            if events.len() < BATCH as usize {
+                break;
+            }
         }
         // A look now and then also without news: Redis may have been emptied.
         let _ = tokio::time::timeout(Duration::from_secs(5), sequenced.changed()).await;

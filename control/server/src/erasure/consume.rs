@@ -10,13 +10,16 @@ use dormouse_api::registry::erasure::{ErasureAnswer, ServiceState};
 use super::{OWN, REQUESTED, Requested, answer};
 use crate::app::App;
 use crate::bus::consume::Group;
-use crate::bus::{consume, read};
+use crate::bus::{consume, read, sequence};
 use crate::failpoint;
 use crate::store::{Scope, Tx, args};
 
 /// What stands where a person's id stood.
 const NOBODY: &str = "erased";
 const BATCH: u32 = 100;
+/// So many events of other kinds are passed before it is written down: at the next start they are looked through again,
+/// and until then the outbox keeps them.
+const PASSED: u64 = 1000;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Another instance's event is taken over after this.
 const IDLE: Duration = Duration::from_secs(30);
@@ -24,9 +27,10 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Without Redis: from the outbox, each event and the position after it in one transaction.
 pub async fn from_outbox(app: Arc<App>) {
     let mut sequenced = app.sequenced.subscribe();
+    let mut searched = 0;
     loop {
         sequenced.borrow_and_update();
-        if let Err(error) = catch_up(&app).await {
+        if let Err(error) = catch_up(&app, &mut searched).await {
             tracing::warn!(%error, "erasures wait; tried again");
             tokio::time::sleep(AGAIN).await;
             continue;
@@ -37,15 +41,16 @@ pub async fn from_outbox(app: Arc<App>) {
     }
 }
 
-async fn catch_up(app: &App) -> Result<(), Problem> {
+/// `searched`: up to this position there is nothing left to do.
+async fn catch_up(app: &App, searched: &mut u64) -> Result<(), Problem> {
     loop {
         let mut tx = app.db.read(&Scope::Region).await?;
-        let at = read::position(&mut tx, OWN).await?;
-        let events = read::after(&mut tx, &app.region.name, at, REQUESTED, BATCH).await?;
+        let marked = read::position(&mut tx, OWN).await?;
+        let from = marked.max(*searched);
+        let events = read::after(&mut tx, &app.region.name, from, REQUESTED, BATCH).await?;
+        let last = sequence::last(&mut tx).await?;
         tx.commit().await?;
-        if events.is_empty() {
-            return Ok(());
-        }
+        let are_all = events.len() < BATCH as usize;
         for event in events {
             let mut tx = app.db.write(&Scope::Region).await?;
             failpoint::arm("erase");
@@ -56,6 +61,16 @@ async fn catch_up(app: &App) -> Result<(), Problem> {
             failpoint::at("erasure-committed");
             app.posted.notify_one();
         }
+        if !are_all {
+            continue;
+        }
+        *searched = last.max(from);
+        if searched.saturating_sub(marked) >= PASSED {
+            let mut tx = app.db.write(&Scope::Region).await?;
+            read::set_position(&mut tx, OWN, *searched).await?;
+            tx.commit().await?;
+        }
+        return Ok(());
     }
 }
 

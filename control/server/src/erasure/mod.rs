@@ -78,13 +78,13 @@ async fn insert(tx: &mut Tx, entry: &Entry, services: &[String]) -> Result<(), P
         .await?;
     }
     nodes::ask(tx, id).await?;
-    ask(tx, id, subject, tenant.as_deref()).await
+    ask(tx, id, subject, tenant.as_deref())
 }
 
 /// Posts the request to all services.
-async fn ask(tx: &mut Tx, id: &str, subject: &str, tenant: Option<&str>) -> Result<(), Problem> {
+fn ask(tx: &mut Tx, id: &str, subject: &str, tenant: Option<&str>) -> Result<(), Problem> {
     let data = Requested { request: id.to_owned(), subject: subject.to_owned() };
-    post(tx, &Post { kind: REQUESTED, subject: Some(subject), tenant, data: &data }).await
+    post(tx, &Post { kind: REQUESTED, subject: Some(subject), tenant, data: &data })
 }
 
 macro_rules! select {
@@ -194,7 +194,7 @@ pub async fn answer(tx: &mut Tx, id: &str, answer: &ErasureAnswer) -> Result<Era
             tenant: erasure.tenant.as_deref(),
             data: &Requested { request: erasure.id.clone(), subject: erasure.subject.clone() },
         };
-        post(tx, &told).await?;
+        post(tx, &told)?;
     }
     Ok(erasure)
 }
@@ -209,7 +209,7 @@ pub async fn replay(tx: &mut Tx, since_ms: u64) -> Result<u64, Problem> {
         let sql = "UPDATE erasure_service SET state = 'waiting', answered_at = NULL WHERE erasure = $1";
         tx.execute(sql, &args![&id]).await?;
         nodes::ask(tx, &id).await?;
-        ask(tx, &id, &row.text("subject")?, row.opt_text("tenant")?.as_deref()).await?;
+        ask(tx, &id, &row.text("subject")?, row.opt_text("tenant")?.as_deref())?;
     }
     Ok(rows.len() as u64)
 }

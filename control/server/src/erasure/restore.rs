@@ -46,7 +46,7 @@ pub async fn run(db: &Db, ledger: &Ledger, services: &[String], restored: bool) 
     for row in tx.rows(sql, &[]).await? {
         let id = row.text("id")?;
         nodes::ask(&mut tx, &id).await?;
-        ask(&mut tx, &id, &row.text("subject")?, row.opt_text("tenant")?.as_deref()).await?;
+        ask(&mut tx, &id, &row.text("subject")?, row.opt_text("tenant")?.as_deref())?;
         open += 1;
     }
     for entry in &forgotten {

@@ -113,11 +113,8 @@ impl App {
         if let Some(key) = key {
             let text = serde_json::to_string(&answer)
                 .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
-            tx.execute(
-                "INSERT INTO idempotency (subject, key, request, answer, created_at) VALUES ($1, $2, $3, $4, $5)",
-                &args![&subject, &key, &digest, text, clock::now_ms()],
-            )
-            .await?;
+            let values = args![&subject, &key, &digest, text, clock::now_ms()];
+            tx.insert_last("idempotency", "subject, key, request, answer, created_at", &values);
         }
         tx.commit().await?;
         failpoint::statement();

@@ -12,6 +12,8 @@ use crate::failpoint;
 
 const WAITING: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(200);
+/// The next round trip begins no sooner: one change alone is written at once, many together.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// The requests' end of it: never waits.
 #[derive(Clone)]
@@ -52,6 +54,9 @@ pub async fn run(index: Index, mut entries: mpsc::Receiver<Entry>, dropped: Arc<
             dropped.fetch_add(lost, Ordering::Relaxed);
             let server = &some[0].server;
             tracing::warn!(%error, lost, server, "the index was not written; a later change heals it");
+        }
+        if some.len() < AT_ONCE {
+            tokio::time::sleep(GATHER).await;
         }
         some.clear();
     }

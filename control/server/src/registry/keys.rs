@@ -73,7 +73,7 @@ pub async fn create(tx: &mut Tx, new: &NewKey, hash: String) -> Result<Key, Prob
         &args![&key.id, &key.title, key.role.name(), &key.tenant, &key.node, hash, key.created_at_ms],
     )
     .await?;
-    post(tx, &Post { kind: "key.created", subject: Some(&key.id), tenant: None, data: &key }).await?;
+    post(tx, &Post { kind: "key.created", subject: Some(&key.id), tenant: None, data: &key })?;
     Ok(key)
 }
 
@@ -85,5 +85,5 @@ pub async fn delete(tx: &mut Tx, id: &str, expected: Option<u64>) -> Result<(), 
     let missing = || Problem::new(Code::NotFound, format!("no key has the id {id}"));
     let key = row.map(|row| read(&row)).transpose()?.ok_or_else(missing)?;
     matches(expected, key.version)?;
-    post(tx, &Post { kind: "key.deleted", subject: Some(&key.id), tenant: None, data: &key }).await
+    post(tx, &Post { kind: "key.deleted", subject: Some(&key.id), tenant: None, data: &key })
 }

@@ -70,7 +70,7 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewNode) -> Result<Node, Pr
         return Err(Problem::refused(format!("a node is called {name} already")));
     }
     let node = get(tx, region, &name).await?;
-    post(tx, &Post { kind: "node.created", subject: Some(&name), tenant: None, data: &node }).await?;
+    post(tx, &Post { kind: "node.created", subject: Some(&name), tenant: None, data: &node })?;
     Ok(node)
 }
 
@@ -88,5 +88,5 @@ pub async fn delete(tx: &mut Tx, name: &str, expected: Option<u64>) -> Result<()
     for sql in ["DELETE FROM node WHERE name = $1", "DELETE FROM api_key WHERE node = $1"] {
         tx.execute(sql, &args![name]).await?;
     }
-    post(tx, &Post { kind: "node.deleted", subject: Some(name), tenant: None, data: &name }).await
+    post(tx, &Post { kind: "node.deleted", subject: Some(name), tenant: None, data: &name })
 }

@@ -83,7 +83,7 @@ pub async fn create(tx: &mut Tx, new: &NewProfile) -> Result<Profile, Problem> {
     }
     let profile = Profile { name, limits: layers::Said::new(), servers: 0, version: 1 };
     let told = Post { kind: "profile.created", subject: Some(&profile.name), tenant: None, data: &profile };
-    post(tx, &told).await?;
+    post(tx, &told)?;
     Ok(profile)
 }
 
@@ -96,7 +96,7 @@ pub async fn delete(tx: &mut Tx, name: &str, expected: Option<u64>) -> Result<()
         return Err(Problem::refused(format!("servers use the profile {name}")));
     }
     tx.execute("DELETE FROM threshold WHERE tenant = '' AND target = $1", &args![name]).await?;
-    post(tx, &Post { kind: "profile.deleted", subject: Some(name), tenant: None, data: &name }).await
+    post(tx, &Post { kind: "profile.deleted", subject: Some(name), tenant: None, data: &name })
 }
 
 /// Every layer, and the version of the thing that it is about.
@@ -184,7 +184,7 @@ pub async fn set(
     };
     let data = &Told { key: &change.key, value: new.as_deref().map(shown) };
     let tenant = (!tenant.is_empty()).then_some(tenant);
-    post(tx, &Post { kind, subject: Some(&subject), tenant, data }).await
+    post(tx, &Post { kind, subject: Some(&subject), tenant, data })
 }
 
 /// Newest first; `cursor` is a row's place in the history.

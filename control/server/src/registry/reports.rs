@@ -78,17 +78,16 @@ pub async fn take(tx: &mut Tx, region: &str, node: &str, report: &NodeReport) ->
     insert(tx, REPORT, &rows).await?;
     insert(tx, USAGE, &usage).await?;
     for name in moved {
-        let sql = "UPDATE server SET sequence = sequence + 1, node = COALESCE(node, $3) \
-                   WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL";
-        tx.execute(sql, &args![&name.tenant, &name.name, node]).await?;
-        let known = servers::get(tx, region, &name).await?;
-        servers::tell(tx, "server.stage", &known).await?;
+        let values = args![&name.tenant, &name.name, node];
+        let known = servers::update(tx, region, &name, "node = COALESCE(node, $3)", &values).await?;
+        let known = known.ok_or_else(|| servers::no_such(&name))?;
+        servers::tell(tx, "server.stage", &known)?;
         outcome.changed.push(known);
     }
     if report.node.players_waiting > 0 {
         let told =
             Post { kind: "node.players_waiting", subject: Some(node), tenant: None, data: &report.node };
-        post(tx, &told).await?;
+        post(tx, &told)?;
     }
     Ok(outcome)
 }

@@ -17,14 +17,20 @@ use crate::names::ServerName;
 use crate::outbox::{Post, post};
 use crate::store::{Arg, Row, StoreError, Tx, args};
 
-/// A server with what its node reported last, and what follows the FROM.
+/// A server with what its node reported last, and what follows the FROM; `$more` columns, and another table's rows.
 macro_rules! select {
     ($rest:literal) => {
+        select!("", "server", $rest)
+    };
+    ($more:literal, $servers:literal, $rest:literal) => {
         concat!(
             "SELECT s.tenant, s.name, s.profile, s.mode, s.node, s.memory_bytes, s.address, s.created_at, ",
             "s.changed_at, s.deleted_at, s.version, s.sequence, r.stage, r.since_at, r.flows, r.resident_bytes, ",
-            "r.size_bytes, r.last_player_at, r.kept, r.note, r.reported_at FROM server s ",
-            "LEFT JOIN server_report r ON r.tenant = s.tenant AND r.name = s.name ",
+            "r.size_bytes, r.last_player_at, r.kept, r.note, r.reported_at",
+            $more,
+            " FROM ",
+            $servers,
+            " s LEFT JOIN server_report r ON r.tenant = s.tenant AND r.name = s.name ",
             $rest
         )
     };
@@ -200,8 +206,41 @@ pub async fn create(tx: &mut Tx, region: &str, new: &NewServer) -> Result<Known,
         return Err(Problem::refused(format!("a server is called {name} already")));
     }
     let known = get(tx, region, &name).await?;
-    tell(tx, "server.created", &known).await?;
+    tell(tx, "server.created", &known)?;
     Ok(known)
+}
+
+/// Changes a living server, and reads it with its report. `values`: its tenant, its name, and those of `set`.
+pub async fn update(
+    tx: &mut Tx,
+    region: &str,
+    name: &ServerName,
+    set: &'static str,
+    values: &[Arg],
+) -> Result<Option<Known>, Problem> {
+    let update = format!(
+        "UPDATE server SET {set}, sequence = sequence + 1 WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL"
+    );
+    if tx.is_postgres() {
+        // In one round trip. The report is the one that was there when the statement began. What raised the sequence
+        // while it waited for the row may have come with another: it is read again then.
+        let sql = format!(
+            "WITH changed AS ({update} RETURNING *) {}",
+            select!(
+                ", (SELECT sequence FROM server WHERE tenant = $1 AND name = $2) AS known_sequence",
+                "changed",
+                ""
+            )
+        );
+        let Some(row) = tx.row(AssertSqlSafe(sql), values).await? else { return Ok(None) };
+        let known = read(&row, region)?;
+        if row.opt_number("known_sequence")? == Some(known.sequence - 1) {
+            return Ok(Some(known));
+        }
+    } else if tx.execute(AssertSqlSafe(update), values).await? == 0 {
+        return Ok(None);
+    }
+    get(tx, region, name).await.map(Some)
 }
 
 pub async fn change(
@@ -218,10 +257,9 @@ pub async fn change(
         change.node.as_deref(),
     )?;
     checked.exists(tx).await?;
-    let sql = "UPDATE server SET profile = COALESCE($3, profile), mode = COALESCE($4, mode), \
-               node = COALESCE($5, node), memory_bytes = COALESCE($6, memory_bytes), \
-               address = COALESCE($7, address), changed_at = $8, version = version + 1, \
-               sequence = sequence + 1 WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL";
+    let set = "profile = COALESCE($3, profile), mode = COALESCE($4, mode), node = COALESCE($5, node), \
+               memory_bytes = COALESCE($6, memory_bytes), address = COALESCE($7, address), changed_at = $8, \
+               version = version + 1";
     let mode = change.mode.map(|mode| word(&mode)).transpose()?;
     let values = args![
         &name.tenant,
@@ -233,12 +271,9 @@ pub async fn change(
         checked.address.as_deref(),
         clock::now_ms(),
     ];
-    if tx.execute(sql, &values).await? == 0 {
-        return Err(no_such(name));
-    }
-    let known = get(tx, region, name).await?;
+    let known = update(tx, region, name, set, &values).await?.ok_or_else(|| no_such(name))?;
     matches(expected, known.server.version - 1)?;
-    tell(tx, "server.changed", &known).await?;
+    tell(tx, "server.changed", &known)?;
     Ok(known)
 }
 
@@ -265,7 +300,7 @@ pub async fn delete(
     }
     known.server.version = row.number("version")?;
     known.sequence = row.number("sequence")?;
-    tell(tx, "server.deleted", &known).await?;
+    tell(tx, "server.deleted", &known)?;
     Ok(known)
 }
 
@@ -279,11 +314,11 @@ struct Told<'a> {
     server: &'a Server,
 }
 
-pub async fn tell(tx: &mut Tx, kind: &'static str, known: &Known) -> Result<(), Problem> {
+pub fn tell(tx: &mut Tx, kind: &'static str, known: &Known) -> Result<(), Problem> {
     let Known { server, sequence } = known;
     let stage = server.report.as_ref().map(|report| report.stage);
     let data = &Told { sequence: *sequence, stage, server };
-    post(tx, &Post { kind, subject: Some(&server.name), tenant: Some(&server.tenant), data }).await
+    post(tx, &Post { kind, subject: Some(&server.name), tenant: Some(&server.tenant), data })
 }
 
 /// A wire type's word, as serde writes it.

@@ -68,7 +68,7 @@ pub async fn create(tx: &mut Tx, new: &NewTenant) -> Result<Tenant, Problem> {
         return Err(Problem::refused(format!("a tenant is called {id} already")));
     }
     let tenant = get(tx, &id).await?;
-    tell(tx, "tenant.created", &tenant).await?;
+    tell(tx, "tenant.created", &tenant)?;
     Ok(tenant)
 }
 
@@ -86,7 +86,7 @@ pub async fn change(
     let row = tx.row(sql, &args![id, title, server_limit.map(u64::from)]).await?;
     let tenant = row.map(|row| read(&row)).transpose()?.ok_or_else(|| no_such_tenant(id))?;
     matches(expected, tenant.version - 1)?;
-    tell(tx, "tenant.changed", &tenant).await?;
+    tell(tx, "tenant.changed", &tenant)?;
     Ok(tenant)
 }
 
@@ -113,9 +113,9 @@ pub async fn delete(tx: &mut Tx, id: &str, expected: Option<u64>) -> Result<(), 
     ] {
         tx.execute(sql, &args![id]).await?;
     }
-    tell(tx, "tenant.deleted", &tenant).await
+    tell(tx, "tenant.deleted", &tenant)
 }
 
-async fn tell(tx: &mut Tx, kind: &'static str, tenant: &Tenant) -> Result<(), Problem> {
-    post(tx, &Post { kind, subject: Some(&tenant.id), tenant: Some(&tenant.id), data: tenant }).await
+fn tell(tx: &mut Tx, kind: &'static str, tenant: &Tenant) -> Result<(), Problem> {
+    post(tx, &Post { kind, subject: Some(&tenant.id), tenant: Some(&tenant.id), data: tenant })
 }

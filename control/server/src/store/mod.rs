@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod error;
+mod last;
 mod migrate;
 mod row;
 mod tx;
@@ -23,6 +24,7 @@ pub(crate) use args::args;
 use batch::Writers;
 pub use error::StoreError;
 pub use row::Row;
+use tx::On;
 pub use tx::Tx;
 
 /// How long a request waits for a connection, and SQLite for its lock, before it is told to come back.
@@ -122,7 +124,7 @@ impl Db {
     /// A transaction that only reads, all of it from one moment: what belongs together is read together.
     pub async fn read(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
-            Pools::Sqlite { read, .. } => Ok(Tx::Sqlite(read.begin().await?)),
+            Pools::Sqlite { read, .. } => Ok(On::Sqlite(read.begin().await?).into()),
             Pools::Postgres(pool) => Self::begin_postgres(pool, scope, READ, "").await,
         }
     }
@@ -131,7 +133,7 @@ impl Db {
     /// holds at the commit.
     pub async fn write(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
-            Pools::Sqlite { write, .. } => Ok(Tx::SqliteWrite(write.begin().await?)),
+            Pools::Sqlite { write, .. } => Ok(On::SqliteWrite(write.begin().await?).into()),
             Pools::Postgres(pool) => Self::begin_postgres(pool, scope, "BEGIN", "").await,
         }
     }
@@ -162,7 +164,7 @@ impl Db {
         // In a task of its own: who hangs up ends his request, and a BEGIN that was sent but not waited for would be
         // in force for whoever gets this connection next. (sqlx 0.9 rolls back what it knows to have begun.)
         let task = tokio::spawn(Transaction::begin(connection, Some(AssertSqlSafe(begin).into_sql_str())));
-        Ok(Tx::Postgres(task.await.map_err(|_| sqlx::Error::WorkerCrashed)??))
+        Ok(On::Postgres(task.await.map_err(|_| sqlx::Error::WorkerCrashed)??).into())
     }
 
     /// Ends the connections; what is under way is finished first.

@@ -1,15 +1,27 @@
 //! A transaction of either database.
 
-use sqlx::{Postgres, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr, Sqlite, Transaction};
 
+use super::last::Last;
 use super::{Arg, Row, Scope, StoreError, args, batch};
 use crate::failpoint;
 
 /// Dropped without a commit it is rolled back.
-pub enum Tx {
+pub struct Tx {
+    on: On,
+    last: Last,
+}
+
+pub(super) enum On {
     Sqlite(Transaction<'static, Sqlite>),
     SqliteWrite(batch::Write),
     Postgres(Transaction<'static, Postgres>),
+}
+
+impl From<On> for Tx {
+    fn from(on: On) -> Self {
+        Self { on, last: Last::default() }
+    }
 }
 
 /// A statement with its values, for either database.
@@ -26,23 +38,23 @@ impl Tx {
     /// Runs a statement; how many rows it changed.
     pub async fn execute(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<u64, StoreError> {
         failpoint::statement();
-        Ok(match self {
-            Self::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
-            Self::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
-            Self::Postgres(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+        Ok(match &mut self.on {
+            On::Sqlite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            On::SqliteWrite(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            On::Postgres(tx) => query!(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
     pub async fn rows(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Vec<Row>, StoreError> {
         failpoint::statement();
-        Ok(match self {
-            Self::Sqlite(tx) => {
+        Ok(match &mut self.on {
+            On::Sqlite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
-            Self::SqliteWrite(tx) => {
+            On::SqliteWrite(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
             }
-            Self::Postgres(tx) => {
+            On::Postgres(tx) => {
                 query!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -50,23 +62,23 @@ impl Tx {
 
     pub async fn row(&mut self, sql: impl SqlSafeStr, args: &[Arg]) -> Result<Option<Row>, StoreError> {
         failpoint::statement();
-        Ok(match self {
-            Self::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
-            Self::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
-            Self::Postgres(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Postgres),
+        Ok(match &mut self.on {
+            On::Sqlite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            On::SqliteWrite(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            On::Postgres(tx) => query!(sql, args).fetch_optional(&mut **tx).await?.map(Row::Postgres),
         })
     }
 
     /// Several statements without values, from a migration.
     pub(super) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(tx) => {
+        match &mut self.on {
+            On::Sqlite(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
-            Self::SqliteWrite(tx) => {
+            On::SqliteWrite(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
-            Self::Postgres(tx) => {
+            On::Postgres(tx) => {
                 sqlx::raw_sql(sql).execute(&mut **tx).await?;
             }
         }
@@ -83,6 +95,8 @@ impl Tx {
 
     /// From here on the transaction sees this scope's rows.
     pub(crate) async fn see(&mut self, scope: &Scope) -> Result<(), StoreError> {
+        // By the scope that they were given under.
+        self.write_last().await?;
         if self.is_postgres() {
             let sql = "SELECT set_config('dormouse.tenant', $1, true)";
             self.execute(sql, &args![scope.tenant().unwrap_or("*")]).await?;
@@ -91,15 +105,29 @@ impl Tx {
     }
 
     pub const fn is_postgres(&self) -> bool {
-        matches!(self, Self::Postgres(_))
+        matches!(self.on, On::Postgres(_))
     }
 
-    pub async fn commit(self) -> Result<(), StoreError> {
+    /// A row that nothing in this transaction reads: it is written at its end, on PostgreSQL in one round trip with all
+    /// others that could wait.
+    pub fn insert_last(&mut self, table: &'static str, columns: &'static str, values: &[Arg]) {
+        self.last.add(table, columns, values);
+    }
+
+    async fn write_last(&mut self) -> Result<(), StoreError> {
+        for (sql, values) in std::mem::take(&mut self.last).statements(self.is_postgres()) {
+            self.execute(AssertSqlSafe(sql), &values).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.write_last().await?;
         failpoint::statement();
-        match self {
-            Self::Sqlite(tx) => tx.commit().await?,
-            Self::SqliteWrite(tx) => tx.commit().await?,
-            Self::Postgres(tx) => tx.commit().await?,
+        match self.on {
+            On::Sqlite(tx) => tx.commit().await?,
+            On::SqliteWrite(tx) => tx.commit().await?,
+            On::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use dormouse_api::registry::bus::BusEvent;
 use dormouse_control::bus::consume::{self, Group};
+use dormouse_control::bus::read;
+use dormouse_control::store::{Arg, Db, Scope};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ on_both!(
     redis_gets_everything_also_after_it_was_away_or_emptied,
     a_dead_consumer_s_events_are_taken_over_and_what_fails_is_dead,
     the_stream_is_trimmed_as_far_as_every_group_has_read,
+    without_redis_what_is_old_goes_too,
 );
 
 /// All events there are, by cursor.
@@ -278,4 +281,30 @@ async fn the_stream_is_trimmed_as_far_as_every_group_has_read(on: On) {
     anna.add_tenant("last").await;
     until(Duration::from_secs(20), "the next event", async || (in_redis(&redis).await == [11]).then_some(()))
         .await;
+}
+
+/// The control plane's own reader passes what is no erasure, and holds it no longer than its time.
+async fn without_redis_what_is_old_goes_too(on: On) {
+    let start = Start::new(on);
+    let control = start.run();
+    let db = Db::open(&start.database).await.unwrap();
+    let mut tx = db.write(&Scope::Region).await.unwrap();
+    for number in 0..1200u32 {
+        let old = [Arg::from(number.to_string()), "server.changed".into(), "{}".into(), 0u32.into()];
+        tx.insert_last("outbox", "id, kind, data, created_at", &old);
+    }
+    tx.commit().await.unwrap();
+    until(Duration::from_secs(20), "the reader to pass them", async || {
+        let mut tx = db.read(&Scope::Region).await.unwrap();
+        (read::position(&mut tx, "control").await.unwrap() == 1200).then_some(())
+    })
+    .await;
+    // Old rows are looked for at the start.
+    control.kill();
+    let control = start.run();
+    until(Duration::from_secs(20), "the old events to go", async || {
+        let page = control.service("billing").get("/v1/bus?limit=1&after=0").await;
+        page["items"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
 }
