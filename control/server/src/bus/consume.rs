@@ -107,7 +107,6 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     entries: Vec<StreamId>,
     handle: &impl Fn(BusEvent) -> F,
 ) -> Result<(), RedisError> {
-    let mut done = Vec::with_capacity(entries.len());
     for entry in entries {
         let text: Option<String> = entry.get(FIELD);
         let event = text.as_deref().map(serde_json::from_str::<BusEvent>);
@@ -119,22 +118,20 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
         };
         failpoint::at("consumer-handled");
         match outcome {
-            Ok(()) => done.push(entry.id),
+            Ok(()) => {
+                acknowledge(connection, stream, group, &entry.id).await?;
+                failpoint::at("consumer-acknowledged");
+            }
             Err(reason) => {
                 let deliveries = deliveries(connection, stream, group, &entry.id).await?;
                 tracing::warn!(group = group.name, id = entry.id, deliveries, %reason, "an event was not handled");
                 if deliveries >= ATTEMPTS {
                     bury(connection, group, &entry.id, &reason, deliveries, text.unwrap_or_default()).await?;
                     failpoint::at("consumer-buried");
-                    acknowledge(connection, stream, group, &[entry.id]).await?;
+                    acknowledge(connection, stream, group, &entry.id).await?;
                 }
             }
         }
-    }
-    // Most events are nothing to a group: a round trip for each would be most of its work.
-    if !done.is_empty() {
-        acknowledge(connection, stream, group, &done).await?;
-        failpoint::at("consumer-acknowledged");
     }
     Ok(())
 }
@@ -143,9 +140,9 @@ async fn acknowledge(
     connection: &mut MultiplexedConnection,
     stream: &str,
     group: &Group,
-    ids: &[String],
+    id: &str,
 ) -> Result<(), RedisError> {
-    redis::cmd("XACK").arg(stream).arg(&group.name).arg(ids).query_async(connection).await
+    redis::cmd("XACK").arg(stream).arg(&group.name).arg(id).query_async(connection).await
 }
 
 async fn deliveries(
