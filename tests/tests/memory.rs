@@ -13,7 +13,7 @@ use anyhow::ensure;
 use dormouse_daemon::memory::Cancel;
 use dormouse_daemon::memory::cold::page_out_cold;
 use dormouse_daemon::memory::group::Group;
-use dormouse_daemon::memory::page_out::{Bounds, page_out};
+use dormouse_daemon::memory::page_out::{Bounds, Stop, page_out};
 use dormouse_daemon::memory::prefetch::{Beside, Progress, prefetch};
 use dormouse_daemon::memory::ranges::page_size;
 use dormouse_daemon::memory::swap::Facts;
@@ -99,7 +99,8 @@ fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
     let Some(_turn) = turn() else { return };
     let mut holder = Holder::new(&["--mib", "128"]);
     let mut neighbour = Holder::new(&["--mib", "96"]);
-    for round in 0..3 {
+    let mut whole = 0;
+    for round in 0..8 {
         holder.ask("dirty");
         holder.cgroup.freeze(true).unwrap();
         let before = holder.group.current().unwrap();
@@ -123,10 +124,20 @@ fn what_is_booked_is_what_the_kernel_counts_under_a_neighbours_pressure() {
         println!("round {round}: handed_back_ratio {ratio:.3} book_error {error:.3}");
         println!("{out:?}");
         assert!(!out.handed_back.estimated);
-        assert!(ratio >= 0.9 && error <= 0.05, "{out:?}, {measured} measured");
+        assert!(error <= 0.05, "{out:?}, {measured} measured");
         holder.cgroup.freeze(false).unwrap();
         holder.whole();
+        // An emulated machine may be so slow that the page-out stops for its neighbours' sake, as it has to.
+        if out.stopped == Some(Stop::Pressure) {
+            continue;
+        }
+        assert!(ratio >= 0.9, "{out:?}, {measured} measured");
+        whole += 1;
+        if whole == 3 {
+            return;
+        }
     }
+    panic!("too much pressure for three whole page-outs in eight");
 }
 
 #[test]
