@@ -1,6 +1,7 @@
 //! PostgreSQL and Redis of one's own, as an operator would run them: durable, on loopback.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::process::{Place, Process};
 
 /// Debian's.
 const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Its role that may do anything makes the role `dormouse`, which may not.
+pub const ROLE: &str = "CREATE ROLE dormouse LOGIN";
 const SOON: Duration = Duration::from_secs(30);
 
 /// A cluster with the role `dormouse`; gone with this value.
@@ -32,25 +35,20 @@ impl Postgres {
         let status = Command::new("chown").arg("postgres").arg(folder.path()).status()?;
         ensure!(status.success(), "chown postgres: is it installed? scripts/setup control");
         let data = folder.path().join("data");
-        let as_postgres = |program: &str| {
-            let mut command = Command::new("taskset");
-            command.args(["-c", &core.to_string(), "setpriv", "--reuid=postgres", "--regid=postgres"]);
-            command.args(["--clear-groups", "--"]).arg(format!("{BIN}/{program}")).arg("-D").arg(&data);
-            command
-        };
         let made = as_postgres("initdb")
-            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8"])
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "-D"])
+            .arg(&data)
             .stdout(Stdio::null())
             .status()?;
         ensure!(made.success(), "initdb ended with {made}");
         let port = free_port()?;
-        let mut command = as_postgres("postgres");
-        command.args(["-p", &port.to_string(), "-k"]).arg(folder.path());
+        let mut command = on_core(core, &as_postgres("postgres"));
+        command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-k"]).arg(folder.path());
         // Everything else as it is shipped: fsync, synchronous_commit and full_page_writes are on.
         command.args(["-c", "listen_addresses=127.0.0.1"]);
         let mut process = Process::spawn("postgres", command, Place::default())?;
         process.wait_until(SOON, || sql(port, "SELECT 1"))?;
-        sql(port, "CREATE ROLE dormouse LOGIN")?;
+        sql(port, ROLE)?;
         Ok(Self { process, port, _folder: folder })
     }
 
@@ -73,7 +71,19 @@ impl Drop for Postgres {
     }
 }
 
-fn sql(port: u16, sql: &str) -> Result<()> {
+/// A program of PostgreSQL's, which doesn't run as root.
+pub fn as_postgres(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
+    command.arg(format!("{BIN}/{program}"));
+    command
+}
+
+/// Runs a statement as the role that may do anything, on this machine or in the namespace of the thread that asks.
+///
+/// # Errors
+/// PostgreSQL doesn't answer, or refuses it.
+pub fn sql(port: u16, sql: &str) -> Result<()> {
     let output = Command::new(format!("{BIN}/psql"))
         .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string(), "-qtc", sql, "postgres"])
         .output()
@@ -82,7 +92,21 @@ fn sql(port: u16, sql: &str) -> Result<()> {
     Ok(())
 }
 
-/// A Redis with an append-only file, as the control plane's events want it.
+/// The same command, on one core.
+fn on_core(core: usize, command: &Command) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["-c", &core.to_string()]).arg(command.get_program()).args(command.get_args());
+    pinned
+}
+
+/// With an append-only file, as the control plane's events want it.
+pub fn redis_server(folder: &Path) -> Command {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"]).arg(folder);
+    command
+}
+
+/// A Redis of one's own; gone with this value.
 pub struct Redis {
     _process: Process,
     port: u16,
@@ -94,9 +118,8 @@ impl Redis {
     /// Redis is not installed (`scripts/setup control`), or did not start.
     pub fn start(core: usize) -> Result<Self> {
         let (folder, port) = (owner::temp_dir("redis")?, free_port()?);
-        let mut command = Command::new("taskset");
-        command.args(["-c", &core.to_string(), "redis-server", "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", "yes", "--port", &port.to_string(), "--dir"]).arg(folder.path());
+        let mut command = on_core(core, &redis_server(folder.path()));
+        command.args(["--port", &port.to_string()]);
         let mut process = Process::spawn("redis-server", command, Place::default())?;
         process.wait_until(SOON, || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).map(drop)?))?;
         Ok(Self { _process: process, port, _folder: folder })

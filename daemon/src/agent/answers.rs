@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use super::{
     Agent,
     clock::boot_now,
-    journal::by,
     managed::Managed,
     operator::{Ask, To},
     saved,
@@ -26,7 +25,7 @@ use crate::{
     config::{self, Override},
     limits,
     socket::Answer,
-    stage::{Event, Kept, Refusal},
+    stage::{Event, Kept, Refusal, by},
 };
 
 impl Agent {

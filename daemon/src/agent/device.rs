@@ -10,7 +10,7 @@ use dormouse_api::{
 use super::{Agent, Message, managed::Managed, status::memory};
 use crate::{
     limits::Floor,
-    memory::{group::Group, prefetch::UNRECORDED, working_set::WorkingSets},
+    memory::{group::Group, prefetch::UNRECORDED, swap::Facts, working_set::WorkingSets},
     preflight::{self, disk, swap::Swap},
 };
 
@@ -47,7 +47,7 @@ impl Recorded {
 impl Agent {
     /// Measures what is swapped to, if that is another device than at the last look.
     pub(super) fn look_at_device(&mut self) {
-        let first = Swap::read(Path::new("/proc"), Path::new("/sys")).devices.into_iter().next();
+        let first = Facts::read().ok().and_then(Facts::first);
         let which = first.as_ref().map(|device| (device.path.clone(), device.size));
         if which == self.device.which {
             return;

@@ -5,10 +5,10 @@
 //! doesn't tell whose it is, so every address goes. What holds a packet or a connection that is under way (the door's
 //! table of flows, the lists of who waits) ends with it and is left alone: it is not a record, and players would feel it.
 
-use dormouse_api::Problem;
+use dormouse_api::{Problem, registry::erasure::NOBODY};
 
-use super::{Agent, journal::by, saved};
-use crate::control::NOBODY;
+use super::{Agent, saved};
+use crate::stage::by;
 
 impl Agent {
     /// How many things were made anonymous. Again it finds none.

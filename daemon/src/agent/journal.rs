@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use dormouse_api::event::Event;
+use dormouse_api::{event::Event, registry::erasure::NOBODY};
 use tokio::sync::mpsc;
 
-use crate::control::NOBODY;
+use crate::stage::by;
 
 /// How many events are kept.
 const KEPT: usize = 4096;
@@ -63,11 +63,6 @@ impl Journal {
         }
         receiver
     }
-}
-
-/// Whose keep it is, as events and refusals say it.
-pub fn by(owner: &str) -> String {
-    format!("by {owner}: ")
 }
 
 #[cfg(test)]

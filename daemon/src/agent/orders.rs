@@ -192,9 +192,8 @@ impl Agent {
                 let out = page_out_cold(&group, bounds, &cancel, &mut write_limit);
                 return Done::Deep(out.map(deepened).map_err(|error| error.to_string()));
             }
-            let recorded = WorkingSets::load(&sets).is_ok_and(|known| known.wakes() > 0);
             let out = write_out(&group, bounds, &cancel, &mut write_limit).and_then(|mut written| {
-                if !recorded && !cancel.is_cancelled() && sleeper.rehearse(&group, &sets) {
+                if recorded.wakes == 0 && !cancel.is_cancelled() && sleeper.rehearse(&group, &sets) {
                     written.again(&cancel)?;
                 }
                 // Where nobody's swap cache is counted alone, the next server waits for this one's sweep.

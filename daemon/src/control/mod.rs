@@ -19,9 +19,6 @@ use tokio::sync::watch;
 use crate::config::Control;
 use crate::socket::{Answer, Operator};
 
-/// What stands where a person's id stood.
-pub const NOBODY: &str = "erased";
-
 /// What the control plane alone asks of the node.
 pub trait Node: Operator {
     /// Makes anonymous what the node knows of a person, of one tenant's servers or of all; how many things that were.

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use dormouse_api::Problem;
 use dormouse_api::command::{KeepRequest, SleepRequest, WakeRequest};
+use dormouse_api::registry::erasure::NOBODY;
 use dormouse_api::registry::node::{Command, CommandAnswer, CommandState, DecidedOn, Order};
 use dormouse_api::status::{Selector, ServerStatus};
 use serde::{Deserialize, Serialize};
 
-use super::NOBODY;
 use super::copy::write;
 use crate::socket::Operator;
+use crate::stage::by;
 
 /// Commands live for a minute: older ids never come again.
 const REMEMBERED: usize = 1000;
@@ -86,7 +87,7 @@ impl Journal {
 
     /// Answers that name a person as the owner of a keep name nobody; how many did.
     pub fn forget(&mut self, person: &str) -> io::Result<u64> {
-        let (named, nobody) = (kept_by(person), kept_by(NOBODY));
+        let (named, nobody) = (by(person), by(NOBODY));
         let mut count = 0;
         for detail in self.begun.iter_mut().filter_map(|one| one.answer.as_mut()?.detail.as_mut()) {
             if detail.contains(&named) {
@@ -102,11 +103,6 @@ impl Journal {
     fn save(&self) -> io::Result<()> {
         write(&self.file, &serde_json::to_vec(&self.begun)?)
     }
-}
-
-/// As [`crate::stage::Refusal::Kept`] says it.
-fn kept_by(owner: &str) -> String {
-    format!("kept by {owner}: ")
 }
 
 fn answer(state: CommandState, detail: impl Into<String>) -> CommandAnswer {

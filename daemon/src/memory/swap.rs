@@ -1,14 +1,13 @@
 //! The swap of the machine, as page-outs and wakes see it.
 
+use std::cmp::Reverse;
 use std::fs;
-use std::os::linux::fs::MetadataExt;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Partition,
     File,
@@ -16,7 +15,7 @@ pub enum Kind {
     Zram,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub path: PathBuf,
     pub kind: Kind,
@@ -25,16 +24,12 @@ pub struct Device {
     /// Bytes.
     pub used: u64,
     pub priority: i32,
-    /// The queue's flag of the disk below; `None` where it can't be told (a file on btrfs).
-    pub rotational: Option<bool>,
 }
 
-/// The machine's swap as page-outs and wakes see it; `preflight` judges it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+/// What there is, asked again and again during a page-out; `preflight` judges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub devices: Vec<Device>,
-    /// vm.page-cluster: 2^n pages are read ahead at a fault.
-    pub page_cluster: u32,
 }
 
 /// Bytes that the machine has written to swap devices since it started (`pswpout` of /proc/vmstat: pages full of zeros are
@@ -50,28 +45,27 @@ pub fn written() -> u64 {
 
 impl Facts {
     pub fn read() -> Result<Self> {
-        Self::read_from(Path::new("/proc"), Path::new("/sys"))
+        Self::read_from(Path::new("/proc/swaps"))
     }
 
-    fn read_from(proc: &Path, sys: &Path) -> Result<Self> {
-        let path = proc.join("swaps");
-        let text = match fs::read_to_string(&path) {
+    fn read_from(path: &Path) -> Result<Self> {
+        let text = match fs::read_to_string(path) {
             // A kernel without CONFIG_SWAP.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            other => other.map_err(Error::read(&path))?,
+            other => other.map_err(Error::read(path))?,
         };
-        let mut devices = Vec::new();
-        for line in text.lines().skip(1) {
-            let device = parse_device(line)
-                .ok_or_else(|| Error::Unexpected { path: path.clone(), found: line.to_owned() })?;
-            let rotational = rotational(&device, sys);
-            devices.push(Device { rotational, ..device });
-        }
-        let path = proc.join("sys/vm/page-cluster");
-        let text = fs::read_to_string(&path).map_err(Error::read(&path))?;
-        let page_cluster =
-            text.trim().parse().map_err(|_| Error::Unexpected { path, found: text.trim().to_owned() })?;
-        Ok(Self { devices, page_cluster })
+        let unexpected = |line: &str| Error::Unexpected { path: path.to_owned(), found: line.to_owned() };
+        let devices = text
+            .lines()
+            .skip(1)
+            .map(|line| parse(line).ok_or_else(|| unexpected(line)))
+            .collect::<Result<_>>()?;
+        Ok(Self { devices })
+    }
+
+    /// What is swapped to first.
+    pub fn first(self) -> Option<Device> {
+        self.devices.into_iter().min_by_key(|device| Reverse(device.priority))
     }
 
     /// Bytes.
@@ -109,8 +103,8 @@ pub fn zram_used() -> u64 {
     stats.filter_map(|s| s.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
 }
 
-/// `PATH TYPE SIZE USED PRIORITY`, sizes in KiB; blanks in PATH are written as octal escapes.
-fn parse_device(line: &str) -> Option<Device> {
+/// `PATH TYPE SIZE USED PRIORITY`, sizes in KiB; blanks in PATH are written as octal escapes (proc_swaps(5)).
+pub fn parse(line: &str) -> Option<Device> {
     let mut words = line.split_whitespace();
     let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(words.next()?)));
     let on_disk = match words.next()? {
@@ -120,10 +114,10 @@ fn parse_device(line: &str) -> Option<Device> {
     };
     let zram = path.file_name()?.to_str().is_some_and(|name| name.starts_with("zram"));
     let kind = if zram && on_disk == Kind::Partition { Kind::Zram } else { on_disk };
-    let size = words.next()?.parse::<u64>().ok()? << 10;
-    let used = words.next()?.parse::<u64>().ok()? << 10;
+    let mut bytes = || words.next()?.parse::<u64>().ok()?.checked_mul(1024);
+    let (size, used) = (bytes()?, bytes()?);
     let priority = words.next()?.parse().ok()?;
-    Some(Device { path, kind, size, used, priority, rotational: None })
+    Some(Device { path, kind, size, used, priority })
 }
 
 /// `\040` → a blank, as seq_path(9) writes it.
@@ -139,31 +133,18 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn rotational(device: &Device, sys: &Path) -> Option<bool> {
-    let metadata = fs::metadata(&device.path).ok()?;
-    let number = if device.kind == Kind::File { metadata.st_dev() } else { metadata.st_rdev() };
-    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let block = sys.join(format!("dev/block/{major}:{minor}"));
-    // A partition has no queue of its own: it is a folder inside its disk's.
-    let queues = [block.join("queue/rotational"), block.join("../queue/rotational")];
-    let flag = queues.iter().find_map(|q| fs::read_to_string(q).ok())?;
-    Some(flag.trim() == "1")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn device(kind: Kind, size: u64, used: u64) -> Device {
-        Device { path: "/swap".into(), kind, size, used, priority: -2, rotational: Some(false) }
+        Device { path: "/swap".into(), kind, size, used, priority: -2 }
     }
 
     fn facts(swaps: &str) -> Result<Facts> {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("sys/vm")).unwrap();
-        fs::write(dir.path().join("swaps"), swaps).unwrap();
-        fs::write(dir.path().join("sys/vm/page-cluster"), "3\n").unwrap();
-        Facts::read_from(dir.path(), dir.path())
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), swaps).unwrap();
+        Facts::read_from(file.path())
     }
 
     #[test]
@@ -188,6 +169,7 @@ mod tests {
         assert_eq!(seen, expected);
         assert_eq!(facts.used(), 1028 << 10);
         assert!(!facts.only_zram());
+        assert_eq!(facts.first().unwrap().path, Path::new("/dev/zram0"));
     }
 
     #[test]
@@ -199,8 +181,15 @@ mod tests {
 
     #[test]
     fn half_is_where_slots_are_lost() {
-        let facts = |used| Facts { devices: vec![device(Kind::File, 100, used)], page_cluster: 3 };
+        let facts = |used| Facts { devices: vec![device(Kind::File, 100, used)] };
         assert!(!facts(49).half_used());
         assert!(facts(50).half_used());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line: String) {
+            let _ = parse(&line);
+        }
     }
 }

@@ -30,7 +30,7 @@ pub fn preflight(node: &Node) -> Preflight {
     checks.extend(capabilities::checks());
     checks.extend(swap.checks());
     checks.extend(companions::checks(node));
-    let measured = swap.devices.first().map(disk::measure);
+    let measured = swap.devices.first().map(|device| disk::measure(&device.swap));
     checks.extend(measured.as_ref().map(disk::check));
     Preflight { checks, disk: measured.and_then(Result::ok) }
 }

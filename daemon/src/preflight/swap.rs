@@ -6,28 +6,15 @@ use std::path::{Path, PathBuf};
 use dormouse_api::preflight::Check;
 
 use super::{ok, warn};
+use crate::memory::swap::{self, Kind};
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// The kernel's default: 2^3 pages are read ahead at a fault, which pays on a disk.
 const PAGE_CLUSTER: u32 = 3;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Partition,
-    File,
-    /// Compressed memory: what is paged out is still in RAM, smaller.
-    Zram,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    pub path: PathBuf,
-    pub kind: Kind,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes.
-    pub used: u64,
-    pub priority: i64,
+    pub swap: swap::Device,
     /// The flag of the disk below; `None` where it can't be told.
     pub rotational: Option<bool>,
     /// By dm-crypt, on any layer below; `None` where it can't be told.
@@ -46,12 +33,9 @@ impl Swap {
     pub fn read(proc: &Path, sys: &Path) -> Self {
         let swaps = std::fs::read_to_string(proc.join("swaps")).unwrap_or_default();
         let page_cluster = std::fs::read_to_string(proc.join("sys/vm/page-cluster"));
-        let mut devices: Vec<_> = swaps.lines().skip(1).filter_map(parse).collect();
+        let mut devices: Vec<_> = swaps.lines().skip(1).filter_map(swap::parse).collect();
         devices.sort_by_key(|device| std::cmp::Reverse(device.priority));
-        for device in &mut devices {
-            device.rotational = rotational(device, sys);
-            device.encrypted = encrypted(device, sys);
-        }
+        let devices = devices.into_iter().map(|device| Device::look(device, sys)).collect();
         Self { devices, page_cluster: page_cluster.ok().and_then(|text| text.trim().parse().ok()) }
     }
 
@@ -61,7 +45,7 @@ impl Swap {
             return vec![warn("swap", "none: servers doze, but none goes deep", remedy)];
         }
         let mut checks: Vec<_> = self.devices.iter().map(Device::check).collect();
-        let zram = |device: &Device| device.kind == Kind::Zram;
+        let zram = |device: &Device| device.swap.kind == Kind::Zram;
         if self.devices.iter().any(zram) && !self.devices.iter().all(zram) {
             let found = "zram and a disk: what is pushed from one to the other is paged out twice";
             checks.push(warn("swap mix", found, "keep one of them (swapoff)"));
@@ -80,17 +64,16 @@ impl Swap {
         });
         checks
     }
-}
 
-impl Swap {
     /// Swap holds what servers had in their memory: passwords, tokens, what players typed.
     fn encryption(&self) -> Option<Check> {
         let name = "swap encryption";
-        let on_disk: Vec<&Device> = self.devices.iter().filter(|device| device.kind != Kind::Zram).collect();
+        let on_disk: Vec<&Device> =
+            self.devices.iter().filter(|device| device.swap.kind != Kind::Zram).collect();
         let plain: Vec<String> = on_disk
             .iter()
             .filter(|device| device.encrypted != Some(true))
-            .map(|device| device.path.display().to_string())
+            .map(|device| device.swap.path.display().to_string())
             .collect();
         if on_disk.is_empty() {
             None
@@ -108,7 +91,7 @@ impl Swap {
     /// Against the memory of all servers that may go deep, bytes. From half of the swap on the kernel gives a page's slot
     /// back at its first fault (`vm_swap_full`), and without `memory.reclaim` no more than this half can be swept.
     pub fn size_check(&self, sleepable: u64) -> Option<Check> {
-        let size: u64 = self.devices.iter().map(|device| device.size).sum();
+        let size: u64 = self.devices.iter().map(|device| device.swap.size).sum();
         if size == 0 || sleepable == 0 {
             return None;
         }
@@ -124,8 +107,12 @@ impl Swap {
 }
 
 impl Device {
+    fn look(swap: swap::Device, sys: &Path) -> Self {
+        Self { rotational: rotational(&swap, sys), encrypted: encrypted(&swap, sys), swap }
+    }
+
     fn check(&self) -> Check {
-        let kind = match self.kind {
+        let kind = match self.swap.kind {
             Kind::Partition => "partition",
             Kind::File => "file",
             Kind::Zram => "zram",
@@ -135,11 +122,11 @@ impl Device {
             Some(false) => ", not rotational",
             None => "",
         };
-        let (size, used) = (self.size as f64 / GIB, self.used as f64 / GIB);
-        let name = format!("swap {}", self.path.display());
+        let (size, used) = (self.swap.size as f64 / GIB, self.swap.used as f64 / GIB);
+        let name = format!("swap {}", self.swap.path.display());
         let found = format!("{kind} of {size:.1} GiB, {used:.1} used{disk}");
         // From half on the kernel gives a page's slot back at its first fault (vm_swap_full).
-        if self.used * 2 >= self.size {
+        if self.swap.used * 2 >= self.swap.size {
             warn(&name, found, "half full: every sleep writes its pages anew; add swap")
         } else if self.rotational == Some(true) {
             let remedy = "if the disk is virtual or an SSD, write 0 to its /sys/block/DISK/queue/rotational before \
@@ -151,31 +138,14 @@ impl Device {
     }
 }
 
-/// `PATH TYPE SIZE USED PRIORITY`, sizes in KiB (proc_swaps(5)).
-fn parse(line: &str) -> Option<Device> {
-    let mut words = line.split_whitespace();
-    // The kernel writes a blank in a path as an octal escape.
-    let path = PathBuf::from(words.next()?.replace("\\040", " "));
-    let kind = match words.next()? {
-        _ if path.to_string_lossy().starts_with("/dev/zram") => Kind::Zram,
-        "partition" => Kind::Partition,
-        "file" => Kind::File,
-        _ => return None,
-    };
-    let mut number = || words.next()?.parse::<i64>().ok();
-    let bytes = |kib: i64| u64::try_from(kib).ok()?.checked_mul(1024);
-    let (size, used, priority) = (bytes(number()?)?, bytes(number()?)?, number()?);
-    Some(Device { path, kind, size, used, priority, rotational: None, encrypted: None })
-}
-
 /// The number of the block device that the swap is on.
-pub fn device_number(device: &Device) -> Option<(u64, u64)> {
+pub fn device_number(device: &swap::Device) -> Option<(u64, u64)> {
     let metadata = std::fs::metadata(&device.path).ok()?;
     let number = if device.kind == Kind::File { metadata.st_dev() } else { metadata.st_rdev() };
     Some((nix::sys::stat::major(number), nix::sys::stat::minor(number)))
 }
 
-fn rotational(device: &Device, sys: &Path) -> Option<bool> {
+fn rotational(device: &swap::Device, sys: &Path) -> Option<bool> {
     let (major, minor) = device_number(device)?;
     let block = sys.join(format!("dev/block/{major}:{minor}"));
     // A partition has no queue of its own: it is a folder inside its disk's.
@@ -184,7 +154,7 @@ fn rotational(device: &Device, sys: &Path) -> Option<bool> {
 }
 
 /// Whether the device, or one that it lies on, is dm-crypt's (its uuid says so: `CRYPT-LUKS2-…`, `CRYPT-PLAIN-…`).
-fn encrypted(device: &Device, sys: &Path) -> Option<bool> {
+fn encrypted(device: &swap::Device, sys: &Path) -> Option<bool> {
     let (major, minor) = device_number(device)?;
     let block = sys.join(format!("dev/block/{major}:{minor}"));
     block.exists().then(|| crypt_below(&block, LAYERS))
@@ -226,10 +196,13 @@ mod tests {
             "/no/such/file\\040here file 1048576 1024 -2\n/dev/zram0 partition 2048 4 100\nodd\n/x y z 1 2\n",
             "3\n",
         );
-        let seen: Vec<_> =
-            swap.devices.iter().map(|device| (device.path.to_str().unwrap(), device.kind)).collect();
+        let seen: Vec<_> = swap
+            .devices
+            .iter()
+            .map(|device| (device.swap.path.to_str().unwrap(), device.swap.kind))
+            .collect();
         assert_eq!(seen, [("/dev/zram0", Kind::Zram), ("/no/such/file here", Kind::File)]);
-        assert_eq!((swap.devices[1].size, swap.devices[1].used), (1 << 30, 1 << 20));
+        assert_eq!((swap.devices[1].swap.size, swap.devices[1].swap.used), (1 << 30, 1 << 20));
         let names: Vec<_> = swap.checks().into_iter().map(|check| (check.name, check.result)).collect();
         assert!(
             names.contains(&("swap mix".to_owned(), Warn))
@@ -244,15 +217,8 @@ mod tests {
         assert!(full[0].remedy.as_ref().unwrap().contains("half full"));
         let cluster = full.iter().find(|check| check.name == "page-cluster").unwrap();
         assert_eq!(cluster.remedy.as_deref(), Some("sysctl vm.page-cluster=3"));
-        let device = Device {
-            path: "/swap".into(),
-            kind: Kind::File,
-            size: 100,
-            used: 0,
-            priority: 0,
-            rotational: Some(true),
-            encrypted: None,
-        };
+        let swap = swap::Device { path: "/swap".into(), kind: Kind::File, size: 100, used: 0, priority: 0 };
+        let device = Device { swap, rotational: Some(true), encrypted: None };
         assert_eq!(device.check().result, Warn);
         assert_eq!(Device { rotational: Some(false), ..device }.check().result, Ok);
     }
@@ -296,12 +262,5 @@ mod tests {
         encrypted.devices[0].encrypted = Some(true);
         assert_eq!(named(&encrypted).unwrap().result, Ok);
         assert_eq!(named(&swap("/dev/zram0 partition 100 0 -2\n", "0")), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_line_makes_it_panic(line: String) {
-            let _ = parse(&line);
-        }
     }
 }

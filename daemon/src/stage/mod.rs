@@ -53,7 +53,7 @@ pub use event::{AcceptQueue, Event, Kept, Observation, Obstacle};
 pub use evidence::{Evidence, Outbound, Save, Throttled, Watchdog};
 use machine::Running;
 pub use machine::{Machine, Setup};
-pub use refusal::Refusal;
+pub use refusal::{Refusal, by};
 pub use saved::Saved;
 pub use why::{Next, Reason, Why};
 

@@ -6,6 +6,11 @@ use humantime::format_duration;
 
 use super::{Obstacle, Throttled};
 
+/// Whose keep it is, as refusals, events and answers to commands say it: an erasure looks for this.
+pub fn by(owner: &str) -> String {
+    format!("by {owner}: ")
+}
+
 /// The sentences say nothing of the time of day; [`super::Why`] has the moment when a refusal ends.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -13,7 +18,7 @@ pub enum Refusal {
     Gone,
     #[error("it is being stopped and must run to save its world")]
     Stopping,
-    #[error("kept by {owner}: {reason}")]
+    #[error("kept {}{reason}", by(.owner))]
     Kept { owner: String, reason: String },
     #[error("mode observe decides on paper only; `dormouse enable` lets it sleep")]
     Observe,

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 
 use anyhow::{Result, ensure};
 use dormouse_tests::{
+    databases::{ROLE, as_postgres, redis_server, sql},
     netns::Netns,
     process::{Place, Process},
     servers::echo::sibling,
@@ -12,8 +13,8 @@ use dormouse_tests::{
 use nix::sys::signal::Signal;
 
 pub const URL: &str = "http://127.0.0.1:7443";
-/// Debian's.
-const POSTGRES: &str = "/usr/lib/postgresql/15/bin";
+/// PostgreSQL's own.
+const PORT: u16 = 5432;
 
 /// Its processes; those that were started.
 pub struct Plane {
@@ -75,24 +76,17 @@ impl Plane {
     }
 
     fn start_services(&mut self, netns: &Netns) -> Result<()> {
-        let mut redis = Command::new("redis-server");
-        redis.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--dir"]).arg(&self.folder);
-        let mut redis = Process::spawn("redis-server", redis, Place::netns(netns))?;
+        let mut redis = Process::spawn("redis-server", redis_server(&self.folder), Place::netns(netns))?;
         reached(&mut redis, netns, 6379)?;
         self.redis = Some(redis);
         let mut database = as_postgres("postgres");
         let folder = self.folder.join("postgres");
         database.arg("-D").arg(folder.join("data")).arg("-k").arg(&folder).args(["-c", "fsync=off"]);
         let mut database = Process::spawn("postgres", database, Place::netns(netns))?;
-        let sql = |text: &str| {
-            let mut psql = Command::new(format!("{POSTGRES}/psql"));
-            psql.args(["-h", "127.0.0.1", "-U", "postgres", "-qtc", text, "postgres"]);
-            psql
-        };
-        database.wait_until(SOON, || netns.run(|| run(&mut sql("SELECT 1"))))?;
+        database.wait_until(SOON, || netns.run(|| sql(PORT, "SELECT 1")))?;
         // There already after a restart.
-        let _ = netns.run(|| run(&mut sql("CREATE ROLE dormouse LOGIN")));
-        let _ = netns.run(|| run(&mut sql("CREATE DATABASE dormouse OWNER dormouse")));
+        let _ = netns.run(|| sql(PORT, ROLE));
+        let _ = netns.run(|| sql(PORT, "CREATE DATABASE dormouse OWNER dormouse"));
         self.database = Some(database);
         Ok(())
     }
@@ -119,13 +113,6 @@ impl Plane {
 fn reached(process: &mut Process, netns: &Netns, port: u16) -> Result<()> {
     process
         .wait_until(SOON, || Ok(netns.run(|| std::net::TcpStream::connect(("127.0.0.1", port))).map(drop)?))
-}
-
-fn as_postgres(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
-    command.arg(format!("{POSTGRES}/{program}"));
-    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -93,6 +93,17 @@ fn doze(stand: &Stand, index: usize, deep: bool) {
     }
 }
 
+/// As it puts a server to sleep.
+fn dies_on_its_way(case: &mut Case, step: &str, deep: bool) {
+    case.start();
+    case.steps.want(step);
+    case.kill_at(step, |stand| {
+        doze(stand, 0, deep);
+        Ok(())
+    });
+    case.holds(step);
+}
+
 /// Players come by both ways, and the server falls asleep between them.
 fn cycle(stand: &Stand) -> anyhow::Result<()> {
     doze(stand, 1, false);
@@ -245,13 +256,7 @@ fn on_the_way_to_deep() {
     let _swap = Swap::ensure(64).unwrap();
     let mut case = Case::prepare(2, "floor = \"deep\"\ndeep_after = \"1h\"\n");
     for step in DEEP {
-        case.start();
-        case.steps.want(step);
-        case.kill_at(step, |stand| {
-            doze(stand, 0, true);
-            Ok(())
-        });
-        case.holds(step);
+        dies_on_its_way(&mut case, step, true);
     }
 }
 
@@ -268,26 +273,14 @@ fn while_limits_are_changed() {
     }
     let mut case = Case::prepare(2, "floor = \"dozing\"\ndoze_by = \"throttle\"\n");
     for step in THROTTLE {
-        case.start();
-        case.steps.want(step);
-        case.kill_at(step, |stand| {
-            doze(stand, 0, false);
-            Ok(())
-        });
-        case.holds(step);
+        dies_on_its_way(&mut case, step, false);
     }
     drop(case);
     let _swap = Swap::ensure(64).unwrap();
     let mut case = Case::prepare(2, "floor = \"deep\"\ndeep_after = \"1h\"\n");
     case.set_limit("memory.swap.max", "0");
     for step in SWAP_LIMIT {
-        case.start();
-        case.steps.want(step);
-        case.kill_at(step, |stand| {
-            doze(stand, 0, true);
-            Ok(())
-        });
-        case.holds(step);
+        dies_on_its_way(&mut case, step, true);
     }
 }
 

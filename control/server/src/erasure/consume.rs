@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dormouse_api::Problem;
 use dormouse_api::registry::bus::BusEvent;
-use dormouse_api::registry::erasure::{ErasureAnswer, ServiceState};
+use dormouse_api::registry::erasure::{ErasureAnswer, NOBODY, ServiceState};
 
 use super::{OWN, REQUESTED, Requested, answer};
 use crate::app::App;
@@ -14,8 +14,6 @@ use crate::bus::{consume, read, sequence};
 use crate::failpoint;
 use crate::store::{Scope, Tx, args};
 
-/// What stands where a person's id stood.
-const NOBODY: &str = "erased";
 const BATCH: u32 = 100;
 /// So many events of other kinds are passed before it is written down: at the next start they are looked through again,
 /// and until then the outbox keeps them.

@@ -3,10 +3,12 @@
 //! The ledger beside the database still has the requests. One that the database doesn't know gives a restored one away;
 //! `serve --restored` says it where no request came since the backup.
 
+use std::collections::HashSet;
+
 use dormouse_api::Problem;
 
 use super::ledger::{Ledger, LedgerError};
-use super::{Entry, ask, insert, nodes};
+use super::{ask, insert, nodes};
 use crate::store::{Db, Scope, StoreError, Tx, args};
 
 /// Positions of events and sequences of servers that were given after the backup are known to readers, to Redis and to
@@ -29,13 +31,10 @@ pub async fn run(db: &Db, ledger: &Ledger, services: &[String], restored: bool) 
     let mut tx = db.write(&Scope::Region).await?;
     // Of several instances that start at once one does it.
     tx.hold("restore").await?;
-    let mut forgotten: Vec<Entry> = Vec::new();
-    for entry in ledger.read()? {
-        let sql = "SELECT id FROM erasure WHERE id = $1";
-        if tx.row(sql, &args![&entry.request]).await?.is_none() {
-            forgotten.push(entry);
-        }
-    }
+    let known = tx.rows("SELECT id FROM erasure", &[]).await?;
+    let known: HashSet<String> = known.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;
+    let mut forgotten = ledger.read()?;
+    forgotten.retain(|entry| !known.contains(&entry.request));
     if forgotten.is_empty() && !restored {
         return Ok(());
     }

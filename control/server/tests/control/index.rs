@@ -158,6 +158,14 @@ fn befriend(one: &Start, other: &Start) {
     }
 }
 
+fn fra_and_lon(on: On, redis: &Redis) -> (Control, Control) {
+    let (fra, lon) = (region(on, "fra", redis, "lon"), region(on, "lon", redis, "fra"));
+    fra.token(&["--role", "operator"]);
+    lon.token(&["--role", "operator"]);
+    befriend(&fra, &lon);
+    (fra.run(), lon.run())
+}
+
 async fn with_nodes(control: &Control, total: u64) -> Asks {
     let anna = control.operator();
     anna.add_tenant("acme").await;
@@ -170,11 +178,7 @@ async fn with_nodes(control: &Control, total: u64) -> Asks {
 
 async fn two_regions_correct_each_other(on: On) {
     let redis = Redis::start().await;
-    let (fra, lon) = (region(on, "fra", &redis, "lon"), region(on, "lon", &redis, "fra"));
-    fra.token(&["--role", "operator"]);
-    lon.token(&["--role", "operator"]);
-    befriend(&fra, &lon);
-    let (fra, lon) = (fra.run(), lon.run());
+    let (fra, lon) = fra_and_lon(on, &redis);
     let (anna, lena) = (with_nodes(&fra, 4 << 30).await, with_nodes(&lon, 64 << 30).await);
     let mut connection = redis.connect().await;
     until(Duration::from_secs(30), "both regions to be told of", async || {
@@ -253,11 +257,7 @@ async fn a_gateway_finds_the_region_and_follows_a_server_that_moves(on: On) {
     use hyper::Method;
 
     let redis = Redis::start().await;
-    let (fra, lon) = (region(on, "fra", &redis, "lon"), region(on, "lon", &redis, "fra"));
-    fra.token(&["--role", "operator"]);
-    lon.token(&["--role", "operator"]);
-    befriend(&fra, &lon);
-    let (fra, lon) = (fra.run(), lon.run());
+    let (fra, lon) = fra_and_lon(on, &redis);
     let (anna, lena) = (with_nodes(&fra, 4 << 30).await, with_nodes(&lon, 4 << 30).await);
     lena.add_server("acme/x").await;
     until_entry(&redis, "acme/x", "the new server", |_| true).await;
