@@ -153,19 +153,14 @@ pub fn write_out(
     if group.has_memory_controller() {
         group.lift_swap_limit(write_limit)?;
     }
-    let above = group.swap_room()?.unwrap_or(u64::MAX);
-    let usable = usable(group, &swap);
     // Half of the reserve: the plan itself may fill up to all of it. What is used already is no growth.
-    let used_at_most = usable.saturating_sub(reserve(&swap) / 2).max(swap.used());
+    let used_at_most = usable(group, &swap).saturating_sub(reserve(&swap) / 2).max(swap.used());
 
     let started = Instant::now();
     let mut judge = Judge::new(group);
     let turn_held = turn(group, cancel);
     let cached_before = swap_cached(group)?;
-    // A page that was only read since its last sleep is in the swap cache and still owns its slot. (Counted
-    // for the whole machine it may be too many: the look between steps has the last word.)
-    let free = usable.saturating_sub(swap.used()).saturating_sub(reserve(&swap)).min(above);
-    let plan = Plan::of_group(group, bounds.keep, free.saturating_add(cached_before))?;
+    let plan = Plan::of_group(group, bounds.keep, fits(group, &swap, cached_before)?)?;
     let baseline = Baseline::new(group, cached_before, &plan.moved)?;
     let mut done = PagedOut {
         anonymous: plan.anonymous,
@@ -201,13 +196,22 @@ impl WrittenOut {
         }
     }
 
-    /// Writes out again what it touched while it ran for a moment.
+    /// Writes out again what it touched or made while it ran for a moment. (A collector that ran meanwhile has moved
+    /// the heap to new mappings.)
     ///
     /// # Errors
     /// As [`write_out`].
     pub fn again(&mut self, cancel: &Cancel) -> Result<()> {
         let started = Instant::now();
         let turn_held = turn(&self.group, cancel);
+        let fits = fits(&self.group, &Facts::read()?, swap_cached(&self.group)?)?;
+        let mut plan = Plan::of_group(&self.group, self.bounds.keep, fits)?;
+        plan.add_what_is_out(&self.moved);
+        self.done.anonymous = plan.anonymous;
+        self.done.skipped = plan.skipped;
+        self.done.refused = 0;
+        self.done.stopped = plan.cut.then_some(Stop::SwapFull);
+        self.moved = plan.moved;
         let (group, moved, baseline) = (&self.group, &self.moved, self.baseline);
         let (bounds, used_at_most, refused) = (self.bounds, self.used_at_most, &mut self.done.refused);
         let stopped = self.judge.watch(group, || {
@@ -278,6 +282,14 @@ fn turn(group: &Group, cancel: &Cancel) -> Option<MutexGuard<'static, ()>> {
 fn usable(group: &Group, swap: &Facts) -> u64 {
     let touches = !swap.only_zram() && group.anonymous_only().is_none();
     if touches { swap.size() / 2 } else { swap.size() }
+}
+
+/// Bytes that still fit. A page that was only read since its last sleep is in the swap cache and still owns its slot.
+/// (Counted for the whole machine it may be too many: the look between steps has the last word.)
+fn fits(group: &Group, swap: &Facts, swap_cached: u64) -> Result<u64> {
+    let above = group.swap_room()?.unwrap_or(u64::MAX);
+    let free = usable(group, swap).saturating_sub(swap.used()).saturating_sub(reserve(swap)).min(above);
+    Ok(free.saturating_add(swap_cached))
 }
 
 fn reserve(swap: &Facts) -> u64 {

@@ -62,6 +62,18 @@ impl Plan {
         }
         Ok(plan)
     }
+
+    /// Counts what an earlier part of the same page-out moved, as far as it is still out.
+    pub(super) fn add_what_is_out(&mut self, earlier: &[Moved]) {
+        for process in &mut self.moved {
+            let same = earlier.iter().find(|earlier| earlier.target.pid() == process.target.pid());
+            let Some(earlier) = same else { continue };
+            // One that ends meanwhile has nothing out.
+            let out = process.pagemap.pages(State::Swapped, &earlier.pages).unwrap_or_default();
+            self.anonymous += ranges::total(&out);
+            process.pages = ranges::union(&process.pages, &out);
+        }
+    }
 }
 
 /// What of a process may be moved, and what is left alone by reason.

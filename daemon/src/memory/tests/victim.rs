@@ -135,6 +135,10 @@ for line in sys.stdin:
             for at in range(0, part, 4096):
                 m[at]
         print('touched', flush=True)
+    elif word == 'grow':
+        grown = mmap.mmap(-1, int(rest[0]) << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        grown[:] = os.urandom(1 << 20) * int(rest[0])
+        print('grown', flush=True)
     elif word == 'hole':
         areas.pop(int(rest[0])).close()
         print('closed', flush=True)
