@@ -30,22 +30,34 @@ pub struct Watch {
     guard_limit: Duration,
     /// When the trouble was first seen, nanoseconds.
     trouble_since: Option<u64>,
+    last_look: Option<u64>,
+    /// Until then a heartbeat that went stale while the guard itself was held up is waited for.
+    held_up_until: u64,
 }
 
 impl Watch {
     pub fn new(stale_after: Duration, guard_limit: Duration) -> Self {
-        Self { stale_after, guard_limit, trouble_since: None }
+        Self { stale_after, guard_limit, trouble_since: None, last_look: None, held_up_until: 0 }
     }
 
-    /// `now` must be read after `reading`: a heartbeat from the future is garbage, and stale.
+    /// `now` must be read after `reading`: a heartbeat from the future is garbage, and stale. A machine that stood still
+    /// (a paused VM, a host that gave its time to others) held up the daemon as well as the guard: for half of
+    /// `stale_after` more the heartbeat may come.
     pub fn judge(&mut self, now: u64, reading: Reading) -> Verdict {
         let age = |since: u64| Duration::from_nanos(now.saturating_sub(since));
+        let patience = self.stale_after / 2;
+        if self.last_look.replace(now).is_some_and(|last| age(last) > patience) {
+            self.held_up_until = now.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+        }
         match reading {
             Reading::Heartbeat { ns, stale_after, guard_limit } => {
                 let known = ns != 0 && ns <= now;
                 if known && age(ns) <= stale_after.unwrap_or(self.stale_after) {
                     self.trouble_since = None;
                     return Verdict::Alive;
+                }
+                if known && self.trouble_since.is_none() && now < self.held_up_until {
+                    return Verdict::Waiting;
                 }
                 let seen = *self.trouble_since.get_or_insert(now);
                 // The heartbeat itself knows best since when, also over a restart of the guard.
@@ -108,6 +120,21 @@ mod tests {
     #[test]
     fn a_heartbeat_from_the_future_is_no_heartbeat() {
         assert_eq!(watch().judge(START, beat(u64::MAX)), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_guard_that_was_held_up_itself_waits_for_the_daemon() {
+        let mut watch = watch();
+        let held_up = START + 5 * SECOND;
+        assert_eq!(watch.judge(START, beat(START)), Verdict::Alive);
+        assert_eq!(watch.judge(held_up, beat(START)), Verdict::Waiting);
+        assert_eq!(watch.judge(held_up + SECOND / 2, beat(START)), Verdict::Waiting);
+        assert_eq!(watch.judge(held_up + SECOND / 2, beat(held_up)), Verdict::Alive, "it came");
+        let mut again = watch;
+        assert_eq!(again.judge(held_up + 8 * SECOND, beat(held_up)), Verdict::Waiting);
+        assert_eq!(again.judge(held_up + 9 * SECOND, beat(held_up)), Verdict::Stale, "it did not");
+        // Trouble that was there before is none of the pause.
+        assert_eq!(again.judge(held_up + 20 * SECOND, beat(held_up)), Verdict::Stale);
     }
 
     #[test]

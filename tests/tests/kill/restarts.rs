@@ -216,7 +216,8 @@ fn with_the_default_of_two_seconds() {
 /// From one release to the next and back, with sleepers and with players on their way.
 #[test]
 fn an_upgrade_and_the_way_back() {
-    let mut case = asleep(PATIENT_NODE, 4);
+    // A guard of another release can't tell who is knocked on: a heartbeat late by more than this wakes all.
+    let mut case = asleep("stale_after = \"1s\"\nguard_limit = \"10m\"", 4);
     for layout in ["next", dormouse_abi::LAYOUT] {
         let what = format!("to layout {layout}");
         // The old daemon ends as an upgrade ends it; nobody is awake.
@@ -239,7 +240,7 @@ fn an_upgrade_and_the_way_back() {
         case.all_enter(&what);
         // They sleep and wake as ever, and a guard of another release leaves them alone.
         case.stand.doze_all().unwrap();
-        thread::sleep(STALE * 3);
+        thread::sleep(STALE * 4);
         assert_eq!(case.stand.frozen().unwrap(), [true; 4], "{what}: the guard takes the daemon for dead");
         for index in 0..4 {
             assert_eq!(case.stand.tcp(index).unwrap().retransmissions, 0, "{what}");
