@@ -213,8 +213,9 @@ fn a_local_probers_http_is_answered_and_wakes_nobody() {
     // The same bytes of somebody else are a player's to a server of which nothing is known.
     stand.talk(&stranger, HTTP_GET);
     stand.daemon.wait_for("bench/echo", Stage::Awake, SOON).unwrap();
-    // Awake, probes are nobody: it falls asleep by itself while they go on.
-    let idle_again = std::time::Instant::now() + Duration::from_secs(40);
+    // Awake, probes are nobody: it falls asleep by itself while they go on. A doze that was called off, for one that
+    // was not read yet, is tried again after a minute.
+    let idle_again = std::time::Instant::now() + Duration::from_mins(3);
     while stand.daemon.server("bench/echo").unwrap().stage != Stage::Dozing {
         assert!(std::time::Instant::now() < idle_again, "{:?}", stand.daemon.why("bench/echo"));
         stand.talk(&prober, HTTP_GET);

@@ -206,12 +206,18 @@ fn a_full_map_of_flows_hides_no_player() {
     let woken = stand.daemon.wait_for(name, Stage::Awake, SOON).unwrap();
     assert_eq!(woken.flows, 1);
     let mut flood = Flood::at(&stand.node, stand.address(1)).unwrap();
-    for _ in 0..3 * 65_536 {
-        flood.send(What::Syn).unwrap();
-        flood.repeat().unwrap();
-    }
+    // The map forgets about whom it heard least of late: after so many of others it has mostly forgotten him.
+    let flows = || stand.daemon.server(name).unwrap().flows;
+    let forgotten = (0..12).any(|_| {
+        for _ in 0..65_536 {
+            flood.send(What::Syn).unwrap();
+            flood.repeat().unwrap();
+        }
+        flows() == 0
+    });
+    assert!(forgotten, "the door still knows him");
     say();
-    assert_eq!(stand.daemon.server(name).unwrap().flows, 0, "the door has forgotten him");
+    assert_eq!(flows(), 0, "bytes in the middle of a stream tell nobody's class");
     let until = Instant::now() + DOZE_AFTER + Duration::from_secs(8);
     while Instant::now() < until {
         say();
