@@ -13,6 +13,7 @@ pub mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod guard;
+pub mod heap;
 pub mod limits;
 pub mod memory;
 pub mod metrics;

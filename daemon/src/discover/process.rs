@@ -145,9 +145,8 @@ impl Held {
         const SIGTERM: u64 = 1 << (libc::SIGTERM - 1);
         let mut text = [0; 4096];
         let len = self.status.read_at(&mut text, 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&text[..len]);
-        let mask = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
-        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        let mask = text[..len].split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"ShdPnd:"));
+        mask.and_then(|mask| u64::from_str_radix(std::str::from_utf8(mask).ok()?.trim(), 16).ok())
             .is_some_and(|mask| mask & SIGTERM != 0)
     }
 
