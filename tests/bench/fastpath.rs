@@ -56,7 +56,7 @@ impl Drop for Stand {
 /// Measures.
 pub fn run(quick: bool) -> Result<Vec<Figure>> {
     let mut figures = programs(if quick { 10 } else { 30 })?;
-    figures.extend(throughput::run(if quick { 10 } else { 40 })?);
+    figures.extend(throughput::run(if quick { 10 } else { 100 })?);
     Ok(figures)
 }
 

@@ -28,7 +28,7 @@ const PORT: u16 = 7001;
 const SLOT: u32 = 0;
 /// How long an arm is counted, and how long before that nothing is: a detached program goes a moment later.
 const SLICE: Duration = Duration::from_millis(200);
-const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE: Duration = Duration::from_millis(100);
 /// What a game's datagram has.
 const DATAGRAM: usize = 200;
 
