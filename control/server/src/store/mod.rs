@@ -96,9 +96,13 @@ impl Db {
 
     async fn postgres(url: &str) -> Result<Self, StoreError> {
         // Every join here is a page of rows with what belongs to each by its key. With many servers the planner would
-        // rather read two tables side by side from their beginning, for it takes row security for a lottery.
-        let options = PgConnectOptions::from_str(url)?
-            .options([("enable_mergejoin", "off"), ("enable_hashjoin", "off")]);
+        // rather read two tables side by side from their beginning, or collect and sort all that a page begins with, for it
+        // takes row security for a lottery: half of the rows, it reckons, are not to be seen.
+        let options = PgConnectOptions::from_str(url)?.options([
+            ("enable_mergejoin", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_bitmapscan", "off"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(PATIENCE)
