@@ -47,7 +47,8 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             beside_writes.extend(asked);
             let (out, asked) = beside_asking(|| sleeper.page_out())?;
             let after = write()?;
-            ensure!(out.stopped.is_none() && out.paged_out >= MIB << 20, "{out:?}");
+            // Of a page that another CPU has just put on its own list of new ones the kernel lets nobody take hold.
+            ensure!(out.stopped.is_none() && out.paged_out >= (MIB << 20) * 999 / 1000, "{out:?}");
             beside.extend(asked);
             let rate = out.paged_out as f64 / out.took.as_secs_f64();
             rates.push(rate / f64::midpoint(before, after).min(FAST_ENOUGH));

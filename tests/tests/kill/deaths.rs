@@ -140,3 +140,28 @@ fn stopped_and_continued_it_is_consistent() {
         assert_eq!(stand.tcp(index).unwrap().retransmissions, 0);
     }
 }
+
+/// A paused VM: the guard was held up as long as the daemon, and leaves the sleepers to it.
+#[test]
+fn a_machine_that_stood_still_has_no_dead_daemon() {
+    const STOOD_STILL: Duration = Duration::from_secs(4);
+    let mut case = Case::prepare_on("stale_after = \"2s\"\nguard_limit = \"10m\"", 2, "floor = \"dozing\"\n");
+    case.start();
+    case.stand.doze_all().unwrap();
+    let stand = &case.stand;
+    let (daemon, guard) = (stand.daemon.process.as_ref().unwrap(), stand.daemon.guard.as_ref().unwrap());
+    for process in [daemon, guard] {
+        process.signal(Signal::SIGSTOP).unwrap();
+    }
+    tally::point("daemon and guard, stopped");
+    thread::sleep(STOOD_STILL);
+    for process in [guard, daemon] {
+        process.signal(Signal::SIGCONT).unwrap();
+    }
+    thread::sleep(STOOD_STILL / 2);
+    assert!(!guard.log().contains("stale"), "{}", guard.log());
+    assert_eq!(stand.frozen().unwrap(), [true; 2]);
+    for index in 0..2 {
+        assert_eq!(stand.tcp(index).unwrap().retransmissions, 0);
+    }
+}
