@@ -30,23 +30,24 @@ pub struct Watch {
     guard_limit: Duration,
     /// When the trouble was first seen, nanoseconds.
     trouble_since: Option<u64>,
-    last_look: Option<u64>,
+    /// When it was last looked at, if it was alive then.
+    alive_at: Option<u64>,
     /// Until then a heartbeat that went stale while the guard itself was held up is waited for.
     held_up_until: u64,
 }
 
 impl Watch {
     pub fn new(stale_after: Duration, guard_limit: Duration) -> Self {
-        Self { stale_after, guard_limit, trouble_since: None, last_look: None, held_up_until: 0 }
+        Self { stale_after, guard_limit, trouble_since: None, alive_at: None, held_up_until: 0 }
     }
 
     /// `now` must be read after `reading`: a heartbeat from the future is garbage, and stale. A machine that stood still
     /// (a paused VM, a host that gave its time to others) held up the daemon as well as the guard: for half of
-    /// `stale_after` more the heartbeat may come.
+    /// `stale_after` more the heartbeat may come; once, for a guard that is always held up must act too.
     pub fn judge(&mut self, now: u64, reading: Reading) -> Verdict {
         let age = |since: u64| Duration::from_nanos(now.saturating_sub(since));
         let patience = self.stale_after / 2;
-        if self.last_look.replace(now).is_some_and(|last| age(last) > patience) {
+        if self.alive_at.take().is_some_and(|last| age(last) > patience) {
             self.held_up_until = now.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
         }
         match reading {
@@ -54,6 +55,7 @@ impl Watch {
                 let known = ns != 0 && ns <= now;
                 if known && age(ns) <= stale_after.unwrap_or(self.stale_after) {
                     self.trouble_since = None;
+                    self.alive_at = Some(now);
                     return Verdict::Alive;
                 }
                 if known && self.trouble_since.is_none() && now < self.held_up_until {
@@ -133,8 +135,10 @@ mod tests {
         let mut again = watch;
         assert_eq!(again.judge(held_up + 8 * SECOND, beat(held_up)), Verdict::Waiting);
         assert_eq!(again.judge(held_up + 9 * SECOND, beat(held_up)), Verdict::Stale, "it did not");
-        // Trouble that was there before is none of the pause.
+        // Trouble that was there before is none of the pause, nor is a second one while it is waited for.
         assert_eq!(again.judge(held_up + 20 * SECOND, beat(held_up)), Verdict::Stale);
+        assert_eq!(watch.judge(held_up + 8 * SECOND, beat(held_up)), Verdict::Waiting);
+        assert_eq!(watch.judge(held_up + 11 * SECOND, beat(held_up)), Verdict::Stale);
     }
 
     #[test]
