@@ -1,9 +1,8 @@
 //! Luanti: verdicts on datagrams of a real join, and on broken ones.
 
-mod common;
-
-use common::hex;
 use dormouse_packet::{Class, Game};
+
+use crate::common::{self, hex};
 
 fn verdict(datagram: &str, nth: u32) -> Class {
     common::verdict(Game::Luanti, &hex(datagram), nth)

@@ -1,9 +1,8 @@
 //! Teeworlds 0.6, 0.7 and DDNet: verdicts on datagrams of real conversations, and on broken ones.
 
-mod common;
-
-use common::hex;
 use dormouse_packet::{Class, Game};
+
+use crate::common::{self, hex};
 
 fn verdict(datagram: &str, nth: u32) -> Class {
     common::verdict(Game::Teeworlds, &hex(datagram), nth)

@@ -1,5 +1,4 @@
 //! What all the tests of verdicts need.
-#![allow(dead_code, reason = "each test file is a crate of its own and uses a part of it")]
 
 use dormouse_packet::window::WINDOW;
 use dormouse_packet::{Class, Game, Window, classify};

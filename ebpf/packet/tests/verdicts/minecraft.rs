@@ -1,10 +1,9 @@
 //! Minecraft Java: verdicts on real streams and on every way to cut or break them.
 
-mod common;
-
-use common::hex;
 use dormouse_packet::{Class, Game};
 use proptest::prelude::*;
+
+use crate::common::{self, hex};
 
 /// Said by minecraft-protocol 1.x (npm) to a listener on loopback.
 const STATUS_1_20_1: &str = "1000fb05093132372e302e302e31a550010100";

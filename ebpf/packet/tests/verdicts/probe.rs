@@ -1,8 +1,8 @@
 //! What health probes say first, and what games say that must not be taken for it.
 
-mod common;
-
 use dormouse_packet::probe::is_probe;
+
+use crate::common;
 
 #[test]
 fn http_https_and_grpc_are_probes() {
