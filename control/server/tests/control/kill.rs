@@ -241,7 +241,7 @@ async fn abandon(redis: &Redis) {
     }
 }
 
-/// Until the control plane's own group is done with everything up to this event, and with what came after it.
+/// Until the control plane's own group is done with everything up to this event; it may have read on.
 async fn until_read(redis: &Redis, event: &Value) {
     let last = event["position"].as_u64().unwrap();
     let mut connection = redis.connect().await;
