@@ -18,15 +18,12 @@ use dormouse_tests::{
         self,
         flood::{Flood, What},
     },
+    cpus,
     process::Place,
     servers::echo,
     stand::{PORT, Stand},
     topology::{NODE, Road, Transport},
     weight::Scale,
-};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
 };
 
 use crate::{
@@ -191,9 +188,7 @@ fn join_meanwhile(stand: &Stand, sent: &AtomicU64, wanted: u64, times: u32) -> R
 
 /// The last core: the flood's, and with it what the kernel does for it.
 fn stay_on_one_core() -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(thread::available_parallelism()?.get() - 1)?;
-    sched_setaffinity(Pid::from_raw(0), &cores).context("stay on one core")
+    cpus::stay_on(*cpus::allowed()?.last().context("no CPU at all")?)
 }
 
 /// What the node's conntrack says of itself.

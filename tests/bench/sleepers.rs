@@ -33,15 +33,12 @@ use dormouse_packet::{
 };
 use dormouse_tests::{
     cgroup::Cgroup,
+    cpus,
     daemon::mount_bpffs,
     owner,
     process::Place,
     servers::Server,
     topology::{self, Transport},
-};
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -143,9 +140,8 @@ impl Sleepers {
     pub fn player<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         self.topology.client.run(|| {
             if let Some(cpu) = self.players_cpu {
-                let mut only = CpuSet::new();
                 // A CPU that is there and allowed: it was found in this process's own set.
-                let _ = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+                let _ = cpus::stay_on(cpu);
             }
             f()
         })
@@ -166,8 +162,7 @@ impl Sleepers {
 /// Has the node take packets off its uplink on any CPU but the last (receive packet steering, kernel:
 /// Documentation/networking/scaling.rst), as a card's interrupt would; gives back the last.
 fn steer_uplink(node: &topology::Node) -> Result<Option<usize>> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
+    let cpus = cpus::allowed()?;
     // The mask is written as one word.
     let Some((last, rest)) = cpus.split_last().filter(|(last, rest)| **last < 32 && !rest.is_empty()) else {
         println!("SKIP an uplink of its own: {} CPUs; the player shares one with the node", cpus.len());

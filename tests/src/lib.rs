@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod chance;
 pub mod clients;
+pub mod cpus;
 pub mod daemon;
 pub mod databases;
 pub mod frame;

@@ -11,14 +11,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dormouse_api::status::Stage;
 use dormouse_tests::{
-    clients,
+    clients, cpus,
     stand::{SOON, Stand},
     steps::{Held, Steps},
     topology::Node,
-};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
 };
 
 /// `scripts/test long` sets it to 10,000.
@@ -161,9 +157,8 @@ impl Lane {
 fn come(stand: &Stand, way: Way, mut early: TcpStream, cpu: usize, held: Held) -> Result<u32> {
     let to = stand.address(0);
     stand.node.client.run(move || {
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu % thread::available_parallelism()?.get())?;
-        sched_setaffinity(Pid::from_raw(0), &cpus)?;
+        let cpus = cpus::allowed()?;
+        cpus::stay_on(cpus[cpu % cpus.len()])?;
         let mut stream = match way {
             Way::Datagrams => {
                 let socket = UdpSocket::bind("0.0.0.0:0")?;

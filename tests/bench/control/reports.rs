@@ -8,9 +8,8 @@ use dormouse_api::registry::login::Role;
 use dormouse_api::registry::node::{NodeFacts, NodeReport, ServerFacts};
 use dormouse_api::remote::Remote;
 use dormouse_api::status::{Guard, HandedBack, Mode, Stage};
+use dormouse_tests::cpus;
 use hyper::Method;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -37,7 +36,7 @@ pub fn run(on: Database<'_>, quick: bool) -> Result<Estimate> {
     let control = Running::control(on, "reports")?;
     Runtime::new()?.block_on(seed::fill(&control.database, SERVERS))?;
     let length = if quick { EVERY } else { 6 * EVERY };
-    let samples = on_load_core(|| {
+    let samples = cpus::on(LOAD_CORE, || {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(load(&control, length))
     })?;
@@ -56,17 +55,6 @@ pub fn run(on: Database<'_>, quick: bool) -> Result<Estimate> {
     };
     let (reports, changes) = (p99(true), p99(false));
     Ok(if reports.value > changes.value { reports } else { changes })
-}
-
-/// Runs on a thread of the load's core.
-fn on_load_core<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let thread = || {
-        let mut cores = CpuSet::new();
-        cores.set(LOAD_CORE)?;
-        sched_setaffinity(Pid::from_raw(0), &cores)?;
-        work()
-    };
-    std::thread::scope(|scope| scope.spawn(thread).join().expect("the load does not panic"))
 }
 
 /// One round of reports to warm up, then `length`.
