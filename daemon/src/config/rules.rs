@@ -23,7 +23,7 @@ pub fn resolve(subject: &str, profile: &Profile, layers: &[LayerPatch]) -> Resul
 /// A value no server can be run with.
 fn broken(limits: &Limits) -> Option<(&'static str, String)> {
     const SECOND: Duration = Duration::from_secs(1);
-    const LONGEST_THAW: Duration = Duration::from_millis(100);
+    const LONGEST_THAW: Duration = Duration::from_millis(250);
     let rules = [
         ("doze_after", limits.doze_after >= SECOND, "must be at least 1s"),
         (
@@ -41,7 +41,7 @@ fn broken(limits: &Limits) -> Option<(&'static str, String)> {
         (
             "query_thaw",
             !limits.query_thaw.is_zero() && limits.query_thaw <= LONGEST_THAW,
-            "must be longer than 0s and at most 100ms",
+            "must be longer than 0s and at most 250ms",
         ),
         ("query_every", limits.query_every >= limits.query_thaw, "must not be shorter than query_thaw"),
         (

@@ -237,7 +237,7 @@ fn of_the_rules() {
         (rule("patience = \"0s\""), "profile p: patience = \"0s\" (from p.toml): must be longer than 0s"),
         (
             rule("query_thaw = \"1s\""),
-            "profile p: query_thaw = \"1s\" (from p.toml): must be longer than 0s and at most 100ms",
+            "profile p: query_thaw = \"1s\" (from p.toml): must be longer than 0s and at most 250ms",
         ),
         (
             rule("query_every = \"50ms\""),
