@@ -150,6 +150,12 @@ fn a_machine_that_stood_still_has_no_dead_daemon() {
     case.stand.doze_all().unwrap();
     let stand = &case.stand;
     let (daemon, guard) = (stand.daemon.process.as_ref().unwrap(), stand.daemon.guard.as_ref().unwrap());
+    // Who has never seen the daemon alive has nothing to wait for.
+    let has_seen = || {
+        anyhow::ensure!(guard.log().contains("heartbeat is fresh"));
+        Ok(())
+    };
+    stand.wait_until("the guard has seen the daemon", has_seen).unwrap();
     for process in [daemon, guard] {
         process.signal(Signal::SIGSTOP).unwrap();
     }
