@@ -68,6 +68,14 @@ impl Netns {
         ip(&all)
     }
 
+    /// Connections in the accept queues of a TCP port.
+    pub fn waiting_to_be_accepted(&self, port: u16) -> Result<u32> {
+        let listeners = ["-Hltn", &format!("sport = :{port}")];
+        let output = self.run(|| Command::new("ss").args(listeners).output()).context("run ss")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum())
+    }
+
     /// Writes `/proc/sys/net/KEY` of this namespace.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{key}");

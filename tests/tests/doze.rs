@@ -1,6 +1,10 @@
 //! Into the doze and out of it, with real sockets over a node as k3s builds it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use dormouse_api::status::Stage;
 use dormouse_tests::{
@@ -142,6 +146,14 @@ fn a_scan_wakes_nobody_and_players_get_in_after_it() {
     assert!(stand.cgroup.is_frozen().unwrap(), "{}", stand.daemon.log());
     let why = stand.daemon.why("bench/echo").unwrap();
     assert!(why.refused.scans > 0, "{why:?}");
+    // What it left is taken by the server in a short thaw, not before the next player.
+    let waiting = || stand.node.pods[0].netns.waiting_to_be_accepted(PORT).unwrap();
+    let limit = Instant::now() + SOON;
+    while waiting() != 0 {
+        assert!(Instant::now() < limit, "{} still wait\n{}", waiting(), stand.daemon.log());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(stand.daemon.server("bench/echo").unwrap().stage, Stage::Dozing);
 }
 
 #[test]

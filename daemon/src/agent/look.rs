@@ -213,6 +213,7 @@ impl Agent {
 
     pub(super) fn look_at(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
+        managed.look_at_queue = None;
         let Presence::Here(here) = &managed.presence else { return };
         let alive = !here.brought.main.has_ended();
         let gone = !alive && process::is_empty(&here.brought.found.cgroup).unwrap_or(true);

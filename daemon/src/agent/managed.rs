@@ -33,6 +33,8 @@ pub struct Managed {
     pub cpu: Option<(Instant, Duration)>,
     /// Connections were made to it since its accept queue was looked at.
     pub connections_came: bool,
+    /// When that is to be done, whatever else happens to it before.
+    pub look_at_queue: Option<Instant>,
     pub history: History,
     /// How long to wait before its road is looked at again.
     road_wait: Duration,
@@ -120,6 +122,7 @@ impl Managed {
             next_look: now,
             cpu: None,
             connections_came: false,
+            look_at_queue: None,
             history: History::default(),
             road_wait: RETRY,
             strangers: BTreeSet::new(),
@@ -160,9 +163,9 @@ impl Managed {
     /// A connection was made to it: its accept queue is looked at soon, however many come.
     pub fn connection_came(&mut self) {
         const LOOK_AT_QUEUE: Duration = Duration::from_millis(250);
-        if !std::mem::replace(&mut self.connections_came, true) {
-            self.next_look = self.next_look.min(Instant::now() + LOOK_AT_QUEUE);
-        }
+        self.connections_came = true;
+        let at = *self.look_at_queue.get_or_insert_with(|| Instant::now() + LOOK_AT_QUEUE);
+        self.next_look = self.next_look.min(at);
     }
 
     /// Parked packets that came to nothing: too old, too many, or sent again.
@@ -185,7 +188,8 @@ impl Managed {
         let usual = failpoint::look_every().unwrap_or(usual);
         let deadline = here.machine.next_deadline().map(|at| at.saturating_sub(boot_now()).max(SOON));
         let wait = deadline.map_or(usual, |deadline| deadline.min(usual));
-        self.next_look = Instant::now() + wait;
+        let next = Instant::now() + wait;
+        self.next_look = self.look_at_queue.map_or(next, |at| at.min(next));
     }
 }
 

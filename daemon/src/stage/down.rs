@@ -136,6 +136,7 @@ impl Machine {
             return;
         }
         self.queries_waiting = false;
+        self.connections_waiting = false;
         self.forget_own_freeze();
         let refusal = Refusal::DozeFailed { reason };
         self.doze_hold.after(self.now, refusal.clone());

@@ -106,6 +106,8 @@ pub struct Machine {
     pub(super) settled_at: Duration,
     pub(super) last_thaw: Option<Duration>,
     pub(super) queries_waiting: bool,
+    /// So many in the accept queue that it is to be emptied when nobody knocks.
+    pub(super) connections_waiting: bool,
     pub(super) cause: Option<Cause>,
     pub(super) wake_failed: Option<String>,
     pub(super) retry_at: Option<Duration>,
@@ -145,6 +147,7 @@ impl Machine {
             settled_at: now,
             last_thaw: None,
             queries_waiting: false,
+            connections_waiting: false,
             cause: None,
             wake_failed: None,
             retry_at: None,

@@ -1,9 +1,12 @@
 //! Short thaws of a frozen server, which are no wakes: it answers queries and empties its accept queue.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{AcceptQueue, Action, Machine, QUIET_DOOR};
 use crate::limits::DozeBy;
+
+/// Connections in the accept queue that a server is thawed for in a quiet moment, by its backlog.
+const FEW: RangeInclusive<u32> = 8..=16;
 
 impl Machine {
     /// A query came. A throttled server answers by itself.
@@ -13,31 +16,36 @@ impl Machine {
         self.queries_waiting |= frozen && self.asleep_or_entering();
     }
 
-    /// `max(8, backlog / 8)` in a quiet moment, half of it at once (design §3): a full queue keeps players
-    /// out, and at the wake the server would have to accept the dead ones first.
+    /// Half of the backlog is emptied at once: a full queue keeps players out. So are [`FEW`] in the next quiet moment
+    /// (design §3 has an eighth of the backlog): at the wake the server accepts the dead ones before the player behind
+    /// them (docs/decisions/0028).
     pub(super) fn accept_queue(&mut self, queue: AcceptQueue) {
-        let quiet = self.last_knock.is_none_or(|knock| self.now >= knock + QUIET_DOOR);
         if queue.waiting >= (queue.backlog / 2).max(1) {
             self.thaw();
-        } else if quiet && queue.waiting >= (queue.backlog / 8).max(8) {
-            self.queries_waiting = true;
+        } else {
+            self.connections_waiting = queue.waiting >= (queue.backlog / 8).clamp(*FEW.start(), *FEW.end());
         }
     }
 
-    /// At once, or when `query_every` has gone by since the last one.
+    /// At once, or when `query_every` has gone by since the last one; for connections alone not before it is quiet.
     pub(super) fn thaw_at(&self) -> Option<Duration> {
-        if !self.queries_waiting || self.stage.by().is_none() || self.orders.thaw {
+        if self.stage.by().is_none() || self.orders.thaw {
             return None;
         }
-        Some(
-            self.last_thaw
-                .map_or(self.now, |last| last.saturating_add(self.limits.query_every).max(self.now)),
-        )
+        let quiet = self.last_knock.map_or(self.now, |knock| knock.saturating_add(QUIET_DOOR));
+        let wanted = match (self.queries_waiting, self.connections_waiting) {
+            (true, _) => self.now,
+            (false, true) => quiet,
+            (false, false) => return None,
+        };
+        let allowed = self.last_thaw.map_or(self.now, |last| last.saturating_add(self.limits.query_every));
+        Some(wanted.max(allowed).max(self.now))
     }
 
     pub(super) fn thaw(&mut self) {
         if !self.orders.thaw {
             self.queries_waiting = false;
+            self.connections_waiting = false;
             self.orders.thaw = true;
             self.last_thaw = Some(self.now);
             self.actions.push(Action::QueryThaw);

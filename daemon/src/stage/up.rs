@@ -43,6 +43,7 @@ impl Machine {
     fn call_off(&mut self) {
         self.stop_deep();
         self.queries_waiting = false;
+        self.connections_waiting = false;
         if let Some(doze) = &mut self.orders.doze {
             doze.cancelled = true;
         }

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -190,11 +189,7 @@ impl Stand {
 
     /// Connections in the accept queues of the server.
     pub fn waiting_to_be_accepted(&self) -> u32 {
-        let port = format!("sport = :{PORT}");
-        let output =
-            self.node.pods[0].netns.run(|| Command::new("ss").args(["-Hltn", &port]).output()).unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok()).sum()
+        self.node.pods[0].netns.waiting_to_be_accepted(PORT).unwrap()
     }
 
     /// Pings for longer than the shortest time between two short thaws: each is answered, none wakes.

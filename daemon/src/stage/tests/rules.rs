@@ -239,8 +239,25 @@ fn a_filling_accept_queue_is_emptied() {
     bench.tell(Event::ThawDone);
     bench.now += secs(10);
     bench.tell(knock(Class::Noise));
+    let knocked = bench.now;
     assert_eq!(bench.tell(queue(16)), [], "not in a busy moment");
+    assert_eq!(bench.machine.next_deadline(), Some(knocked + QUIET_DOOR), "in the next quiet one");
+    bench.now += QUIET_DOOR;
+    assert_eq!(bench.tell(Event::Observed(frozen())), [Action::QueryThaw]);
+    bench.tell(Event::ThawDone);
+    bench.now += secs(10);
+    bench.tell(knock(Class::Noise));
     assert_eq!(bench.tell(queue(64)), [Action::QueryThaw], "half of it at once");
+}
+
+#[test]
+fn a_long_accept_queue_is_emptied_as_early() {
+    let queue = |waiting| AcceptQueue { waiting, backlog: 4096 };
+    let observed = |queue| Event::Observed(Observation { accept_queue: Some(queue), ..frozen() });
+    let mut bench = Bench::new(Mode::Doze);
+    bench.doze();
+    assert_eq!(bench.tell(observed(queue(15))), []);
+    assert_eq!(bench.tell(observed(queue(16))), [Action::QueryThaw]);
 }
 
 #[test]
