@@ -187,8 +187,8 @@ fn knocks_without_end() {
 /// (who comes once takes the room of others who came once); the connection's own kernel knows, and nobody is
 /// frozen in the middle of his game.
 ///
-/// What a CPU adds to the map stays on that CPU's own list until it wants room again (Documentation/bpf/
-/// map_lru_hash_update.dot; kernel/bpf/bpf_lru_list.c, 6.1 to 7.2), so the strangers come on each of them.
+/// What a CPU adds to the map stays on that CPU's own list until it wants room again (kernel/bpf/bpf_lru_list.c;
+/// seen on 6.18), so the strangers come on each of them.
 #[test]
 fn a_full_map_of_flows_hides_no_player() {
     const DOZE_AFTER: Duration = Duration::from_secs(15);

@@ -31,9 +31,9 @@ pub struct Managed {
     pub generation: u64,
     pub next_look: Instant,
     pub cpu: Option<(Instant, Duration)>,
-    /// Connections were made to it since its accept queue was looked at.
+    /// Connections were made to it that it may not have accepted yet: its accept queue is to be looked at.
     pub connections_came: bool,
-    /// When that is to be done, whatever else happens to it before.
+    /// When at the latest, whatever else happens to it before; `None`: with the next usual look.
     pub look_at_queue: Option<Instant>,
     pub history: History,
     /// How long to wait before its road is looked at again.

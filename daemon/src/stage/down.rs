@@ -135,8 +135,7 @@ impl Machine {
         if order.cancelled || self.stage != Stage::Awake {
             return;
         }
-        self.queries_waiting = false;
-        self.connections_waiting = false;
+        self.nobody_waits();
         self.forget_own_freeze();
         let refusal = Refusal::DozeFailed { reason };
         self.doze_hold.after(self.now, refusal.clone());

@@ -42,10 +42,15 @@ impl Machine {
         Some(wanted.max(allowed).max(self.now))
     }
 
+    /// No thaw is wanted any more.
+    pub(super) fn nobody_waits(&mut self) {
+        self.queries_waiting = false;
+        self.connections_waiting = false;
+    }
+
     pub(super) fn thaw(&mut self) {
         if !self.orders.thaw {
-            self.queries_waiting = false;
-            self.connections_waiting = false;
+            self.nobody_waits();
             self.orders.thaw = true;
             self.last_thaw = Some(self.now);
             self.actions.push(Action::QueryThaw);

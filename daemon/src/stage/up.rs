@@ -42,8 +42,7 @@ impl Machine {
     /// What is under way toward sleep is no longer wanted.
     fn call_off(&mut self) {
         self.stop_deep();
-        self.queries_waiting = false;
-        self.connections_waiting = false;
+        self.nobody_waits();
         if let Some(doze) = &mut self.orders.doze {
             doze.cancelled = true;
         }
