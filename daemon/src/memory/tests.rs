@@ -1,6 +1,7 @@
 //! The memory work on the real kernel: a victim in a cgroup of its own, and swap. Needs root.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::ranges::Span;
 use super::refill::{End, refill};
 use super::regions::{Regions, Skip};
 use super::swap::{Facts, zram_used};
-use super::working_set::{Looks, Wake, WorkingSets};
+use super::working_set::{Looks, ProcessKey, Wake, WorkingSets};
 use super::{Cancel, Error, ranges};
 
 mod victim;
@@ -362,6 +363,56 @@ fn a_prefetch_takes_no_more_than_there_is_room() {
 }
 
 #[test]
+fn while_a_server_answers_only_what_it_needed_first_comes() {
+    let _swap = Swap::new();
+    if Facts::read().unwrap().only_zram() {
+        return; // A page is there at once: nothing is waited for.
+    }
+    let mut victim = Victim::new(64, "plain");
+    let (mut sets, mut looks) = (WorkingSets::default(), Looks::new(Wake::Learning));
+    victim.freeze(true);
+    victim.page_out(&Cancel::default());
+    victim.freeze(false);
+    for (areas, number) in [(4, 0), (32, 5)] {
+        victim.ask(&format!("touch {areas}"));
+        looks.look(victim.pid(), number).unwrap();
+    }
+    sets.record(looks);
+    let groups = sets.get(ProcessKey::of(victim.pid()).unwrap()).unwrap();
+    let (first, rest) = (ranges::total(&groups[0]), ranges::total(&groups[5]));
+    assert!(first >= 4 * MIB && rest >= 27 * MIB, "{first} {rest}");
+
+    victim.freeze(true);
+    victim.page_out(&Cancel::default());
+    let (progress, cancel, answering) = (Progress::default(), Cancel::default(), AtomicBool::new(true));
+    let is_answering = || answering.load(SeqCst);
+    let (pids, beside) = ([victim.pid()], Beside::Server { answering: &is_answering });
+    let done = thread::scope(|scope| {
+        let work = scope.spawn(|| prefetch(&pids, &sets, beside, u64::MAX, &progress, &cancel));
+        while progress.brought() < first && !work.is_finished() {
+            thread::yield_now();
+        }
+        victim.freeze(false);
+        // Four areas of them are among those that were needed later.
+        let touched = victim.ask("touch 8");
+        let meanwhile = progress.brought();
+        answering.store(false, SeqCst);
+        assert_eq!((touched.as_str(), meanwhile), ("touched", first), "the rest waits");
+        work.join().unwrap()
+    });
+    assert_eq!(done.brought, done.wanted, "{done:?}");
+    let early: u64 = done.early.iter().map(|(_, pages)| ranges::total(pages)).sum();
+    assert!((4 * MIB..8 * MIB).contains(&early), "{early} of its own were needed for the answer");
+
+    let (mut looks, key) = (Looks::new(Wake::Mapped), done.early[0].0);
+    looks.look(victim.pid(), 0).unwrap();
+    looks.early(key, done.early[0].1.clone());
+    sets.record(looks);
+    let groups = sets.get(key).unwrap();
+    assert!(ranges::total(&groups[0]) >= first + early, "they come first the next time");
+}
+
+#[test]
 fn a_refill_brings_all_of_a_running_server_and_stops_for_a_frozen_one() {
     let _swap = Swap::new();
     let mut victim = Victim::new(64, "plain");
@@ -432,7 +483,7 @@ fn a_process_that_ends_meanwhile_is_no_error() {
     let gone = prefetch(
         &[victim.child.id() as i32],
         &WorkingSets::default(),
-        Beside::Server,
+        Beside::SERVER,
         u64::MAX,
         &Progress::default(),
         &Cancel::default(),

@@ -10,7 +10,7 @@ use super::pagemap::{Pagemap, State};
 use super::ranges::{self, Span};
 use super::{Error, Result, regions, stored_sets};
 
-/// A wake's own set counts for the next three.
+/// What a learning wake touched counts until three more have learned.
 const WAKES: usize = 3;
 /// Every eighth wake learns anew, so that pages no longer used fall out.
 const LEARN_EVERY: u32 = 8;
@@ -53,7 +53,8 @@ pub type Groups = Vec<Vec<Span>>;
 pub(super) struct History {
     /// What learning wakes touched. The newest last.
     pub(super) wakes: VecDeque<Groups>,
-    /// What mapped wakes touched on top, since the last learning one. The newest last.
+    /// What mapped wakes touched on top, all since the last learning one: brought back once, a page is not seen to be
+    /// missed again. The newest last.
     pub(super) missed: VecDeque<Groups>,
     /// Wakes since the last learning one.
     pub(super) since_learning: u32,
@@ -71,11 +72,12 @@ pub struct Looks {
     wake: Wake,
     stayed: BTreeMap<ProcessKey, Vec<Span>>,
     seen: BTreeMap<ProcessKey, Groups>,
+    early: BTreeMap<ProcessKey, Vec<Span>>,
 }
 
 impl Looks {
     pub fn new(wake: Wake) -> Self {
-        Self { wake, stayed: BTreeMap::new(), seen: BTreeMap::new() }
+        Self { wake, stayed: BTreeMap::new(), seen: BTreeMap::new(), early: BTreeMap::new() }
     }
 
     /// What is mapped now never went out, and is no working set.
@@ -85,6 +87,11 @@ impl Looks {
     pub fn leave_out_mapped(&mut self, pid: i32) -> Result<()> {
         self.stayed.insert(ProcessKey::of(pid)?, mapped(pid)?);
         Ok(())
+    }
+
+    /// These pages were needed for its first answer, whatever is known of them.
+    pub fn early(&mut self, process: ProcessKey, pages: Vec<Span>) {
+        self.early.insert(process, pages);
     }
 
     /// What one process has touched since the last look is the group of this `number`.
@@ -135,18 +142,19 @@ impl WorkingSets {
     }
 
     /// Records what was seen after a wake.
-    pub fn record(&mut self, looks: Looks) {
+    pub fn record(&mut self, mut looks: Looks) {
         for (process, groups) in looks.seen {
-            self.add(process, looks.wake, groups);
+            let early = looks.early.remove(&process).unwrap_or_default();
+            self.add(process, looks.wake, groups, &early);
         }
     }
 
-    fn add(&mut self, process: ProcessKey, wake: Wake, seen: Groups) {
+    fn add(&mut self, process: ProcessKey, wake: Wake, seen: Groups, early: &[Span]) {
         let known = ranges::joined(self.get(process).unwrap_or_default().concat(), 0);
         let history = self.processes.entry(process).or_default();
         if wake == Wake::Mapped && !history.wakes.is_empty() {
             // What was brought back mapped says nothing; only what came on top was asked for.
-            let mut on_top = Groups::new();
+            let mut on_top = vec![early.to_vec()];
             for (number, group) in seen.iter().enumerate() {
                 add_to_group(&mut on_top, number, &ranges::difference(group, &known));
             }
@@ -160,10 +168,8 @@ impl WorkingSets {
             history.missed.clear();
             history.since_learning = 0;
         }
-        for kept in [&mut history.wakes, &mut history.missed] {
-            while kept.len() > WAKES {
-                kept.pop_front();
-            }
+        while history.wakes.len() > WAKES {
+            history.wakes.pop_front();
         }
     }
 
@@ -232,7 +238,7 @@ mod tests {
     fn learned(sets: &[Span]) -> WorkingSets {
         let mut working = WorkingSets::default();
         for set in sets {
-            working.add(KEY, Wake::Learning, vec![vec![*set]]);
+            working.add(KEY, Wake::Learning, vec![vec![*set]], &[]);
         }
         working
     }
@@ -253,12 +259,12 @@ mod tests {
     #[test]
     fn a_mapped_wake_adds_only_what_was_not_brought_back() {
         let mut sets = learned(&[span(0, 10)]);
-        sets.add(KEY, Wake::Mapped, vec![vec![span(0, 10), span(12, 14)]]);
+        sets.add(KEY, Wake::Mapped, vec![vec![span(0, 10), span(12, 14)]], &[]);
         assert_eq!(all(&sets), [span(0, 10), span(12, 14)]);
         // Three learning wakes later the old pages are out of it, however often they were brought back.
         for _ in 0..3 {
-            sets.add(KEY, Wake::Mapped, vec![vec![span(0, 14)]]);
-            sets.add(KEY, Wake::Learning, vec![vec![span(2, 3)]]);
+            sets.add(KEY, Wake::Mapped, vec![vec![span(0, 14)]], &[]);
+            sets.add(KEY, Wake::Learning, vec![vec![span(2, 3)]], &[]);
         }
         assert_eq!(all(&sets), [span(2, 3)]);
     }
@@ -266,20 +272,32 @@ mod tests {
     #[test]
     fn what_was_needed_first_comes_first() {
         let mut sets = WorkingSets::default();
-        sets.add(KEY, Wake::Learning, vec![vec![span(8, 10)], vec![span(0, 4)]]);
-        sets.add(KEY, Wake::Learning, vec![vec![span(8, 9), span(20, 21)], vec![span(2, 10)]]);
+        sets.add(KEY, Wake::Learning, vec![vec![span(8, 10)], vec![span(0, 4)]], &[]);
+        sets.add(KEY, Wake::Learning, vec![vec![span(8, 9), span(20, 21)], vec![span(2, 10)]], &[]);
         assert_eq!(sets.get(KEY).unwrap(), [vec![span(8, 10), span(20, 21)], vec![span(0, 8)]]);
     }
 
     #[test]
-    fn what_a_mapped_wake_missed_counts_for_three_wakes_and_comes_when_it_was_needed() {
+    fn what_mapped_wakes_missed_counts_until_one_learns_and_comes_when_it_was_needed() {
         let mut sets = WorkingSets::default();
-        sets.add(KEY, Wake::Learning, vec![vec![span(0, 2)], vec![], vec![span(10, 12)]]);
+        sets.add(KEY, Wake::Learning, vec![vec![span(0, 2)], vec![], vec![span(10, 12)]], &[]);
         for wake in 0..4 {
             let missed = span(20 + wake, 21 + wake);
-            sets.add(KEY, Wake::Mapped, vec![vec![], vec![span(0, 2), missed], vec![span(10, 13)]]);
+            sets.add(KEY, Wake::Mapped, vec![vec![], vec![span(0, 2), missed], vec![span(10, 13)]], &[]);
         }
-        assert_eq!(sets.get(KEY).unwrap(), [vec![span(0, 2)], vec![span(21, 24)], vec![span(10, 12)]]);
+        assert_eq!(sets.get(KEY).unwrap(), [vec![span(0, 2)], vec![span(20, 24)], vec![span(10, 13)]]);
+        sets.add(KEY, Wake::Learning, vec![vec![span(1, 2)]], &[]);
+        assert_eq!(sets.get(KEY).unwrap(), [vec![span(0, 2)], vec![], vec![span(10, 12)]]);
+    }
+
+    #[test]
+    fn what_a_first_answer_took_comes_first_the_next_time() {
+        let mut sets = WorkingSets::default();
+        sets.add(KEY, Wake::Learning, vec![vec![span(0, 2)], vec![], vec![span(10, 20)]], &[]);
+        let seen = vec![vec![span(0, 2), span(30, 31)], vec![span(10, 20)]];
+        sets.add(KEY, Wake::Mapped, seen, &[span(12, 14)]);
+        let first = vec![span(0, 2), span(12, 14), span(30, 31)];
+        assert_eq!(sets.get(KEY).unwrap(), [first, vec![], vec![span(10, 12), span(14, 20)]]);
     }
 
     #[test]
@@ -288,7 +306,7 @@ mod tests {
         let mut wakes = Vec::new();
         for _ in 0..17 {
             let wake = sets.next_wake();
-            sets.add(KEY, wake, vec![vec![span(0, 1)]]);
+            sets.add(KEY, wake, vec![vec![span(0, 1)]], &[]);
             wakes.push(wake == Wake::Learning);
         }
         let learning: Vec<usize> = (0..17).filter(|i| wakes[*i]).collect();
@@ -301,7 +319,7 @@ mod tests {
         let path = dir.path().join("sets");
         let own = ProcessKey::of(nix::unistd::getpid().as_raw()).unwrap();
         let mut sets = learned(&[span(0, 4)]);
-        sets.add(own, Wake::Learning, vec![vec![span(1, 2)], vec![span(8, 9)]]);
+        sets.add(own, Wake::Learning, vec![vec![span(1, 2)], vec![span(8, 9)]], &[]);
         sets.save(&path).unwrap();
         let loaded = WorkingSets::load(&path).unwrap();
         assert_eq!(loaded.get(own), sets.get(own));

@@ -8,7 +8,8 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        mpsc::{SyncSender, sync_channel},
+        atomic::Ordering::SeqCst,
+        mpsc::{Receiver, SyncSender, channel, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +18,15 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Report, Sleeper};
 use crate::{
+    door::Arrays,
     limits::BringBack,
     memory::{
         Cancel,
         group::Group,
         prefetch::{Beside, Prefetched, Progress, drop_untouched, prefetch},
+        ranges::Span,
         refill,
-        working_set::{Looks, Wake, WorkingSets},
+        working_set::{Looks, ProcessKey, Wake, WorkingSets},
     },
 };
 
@@ -31,6 +34,9 @@ use crate::{
 const AT_ONCE: usize = 2;
 /// The longest that a server stays frozen for its memory or its turn; then it runs, and the rest comes beside.
 const FROZEN_AT_MOST: Duration = Duration::from_secs(1);
+/// An answer that takes longer is not waited for before the rest comes. (With all its memory a Minecraft server takes
+/// 7 ms.)
+const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
 /// When a woken server is looked at: what it needed first is brought first the next time.
 pub(super) const LOOKS: [Duration; 8] = [
     Duration::from_millis(25),
@@ -60,6 +66,7 @@ struct Job {
     name: Arc<str>,
     back: Back,
     woken: Instant,
+    arrays: Arc<Arrays>,
     /// Told when the server may run: at the beginning of its turn, or when its memory is there (`before`).
     may_run: Option<SyncSender<()>>,
 }
@@ -75,6 +82,9 @@ struct Jobs {
     waiting: Vec<Job>,
     under_way: usize,
 }
+
+/// Of a wake, what was needed for the first answer.
+type Early = Vec<(ProcessKey, Vec<Span>)>;
 
 /// Hands wakes to the threads that bring memory back.
 #[derive(Clone)]
@@ -92,7 +102,7 @@ impl Bringer {
             std::thread::Builder::new().name("dm-back".into()).spawn(move || {
                 loop {
                     let job = waiting.next();
-                    let done = job.carry_out(&reports);
+                    let done = job.carry_out(&reports, &|| waiting.is_empty());
                     waiting.done();
                     let _ = reports.send(Report::BroughtBack { slot: job.slot, done: Arc::new(done) });
                 }
@@ -133,6 +143,11 @@ impl Waiting {
         }
     }
 
+    /// Nobody waits for the disk.
+    fn is_empty(&self) -> bool {
+        self.jobs().waiting.is_empty()
+    }
+
     fn done(&self) {
         self.jobs().under_way -= 1;
     }
@@ -140,11 +155,11 @@ impl Waiting {
 
 impl Job {
     /// Watches what it touches, and then brings the rest if that is wanted: on a thread that lives for seconds.
-    fn look_on_beside(&self, reports: UnboundedSender<Report>) {
+    fn look_on_beside(&self, reports: UnboundedSender<Report>, early: Receiver<Early>) {
         let slot = self.slot;
         let (name, back, woken) = (Arc::clone(&self.name), self.back.clone(), Instant::now());
         let look = move || {
-            match look_on(&back, woken) {
+            match look_on(&back, woken, &early) {
                 Ok(sets) => {
                     let (bytes, wakes) = (sets.bytes(), sets.wakes() as u32);
                     let _ = reports.send(Report::Recorded { slot, bytes, wakes });
@@ -161,20 +176,27 @@ impl Job {
         }
     }
 
-    /// Blocks until its memory is there.
-    fn carry_out(&self, reports: &UnboundedSender<Report>) -> Prefetched {
+    /// Blocks until its memory is there. `alone`: nobody else waits for the disk.
+    fn carry_out(&self, reports: &UnboundedSender<Report>, alone: &(dyn Fn() -> bool + Sync)) -> Prefetched {
+        let (tell_early, early) = channel();
         if self.back.how == BringBack::Before && self.may_run.is_some() {
             let done = self.prefetch(&Cancel::at(self.woken + FROZEN_AT_MOST), Beside::Nobody);
             self.let_run();
-            self.look_on_beside(reports.clone());
+            self.look_on_beside(reports.clone(), early);
             if !done.cancelled {
                 return done;
             }
         } else {
             self.let_run();
-            self.look_on_beside(reports.clone());
+            self.look_on_beside(reports.clone(), early);
         }
-        self.prefetch(&Cancel::default(), Beside::Server)
+        let state = self.arrays.state(self.slot);
+        let answering =
+            || alone() && state.await_answer_ns.load(SeqCst) != 0 && self.woken.elapsed() < ANSWERS_WITHIN;
+        let mut done = self.prefetch(&Cancel::default(), Beside::Server { answering: &answering });
+        // It ended already: nothing is recorded.
+        let _ = tell_early.send(std::mem::take(&mut done.early));
+        done
     }
 
     fn let_run(&self) {
@@ -184,7 +206,7 @@ impl Job {
         }
     }
 
-    fn prefetch(&self, cancel: &Cancel, beside: Beside) -> Prefetched {
+    fn prefetch(&self, cancel: &Cancel, beside: Beside<'_>) -> Prefetched {
         let back = &self.back;
         let sets = WorkingSets::load(&back.sets).unwrap_or_else(|error| {
             tracing::warn!(%error, "working sets can't be read: this wake is slower");
@@ -235,7 +257,8 @@ impl Sleeper {
     }
 
     fn job(&self, back: Back, may_run: Option<SyncSender<()>>) -> Job {
-        Job { slot: self.slot, name: Arc::clone(&self.name), back, woken: Instant::now(), may_run }
+        let (name, arrays) = (Arc::clone(&self.name), Arc::clone(&self.node.arrays));
+        Job { slot: self.slot, name, back, woken: Instant::now(), arrays, may_run }
     }
 
     fn back(&self) -> MutexGuard<'_, Option<Back>> {
@@ -244,7 +267,7 @@ impl Sleeper {
 }
 
 /// Records what a woken server touches; of a mapped wake what was not brought back.
-fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<WorkingSets> {
+fn look_on(back: &Back, woken: Instant, early: &Receiver<Early>) -> crate::memory::Result<WorkingSets> {
     let wake = WorkingSets::load(&back.sets)?.next_wake();
     let mut looks = Looks::new(wake);
     for (number, after) in LOOKS.iter().enumerate() {
@@ -253,6 +276,9 @@ fn look_on(back: &Back, woken: Instant) -> crate::memory::Result<WorkingSets> {
             // One that ended meanwhile has nothing to tell.
             let _ = looks.look(pid, number);
         }
+    }
+    for (process, pages) in early.try_iter().flatten() {
+        looks.early(process, pages);
     }
     let mut sets = WorkingSets::load(&back.sets)?;
     if wake == Wake::Learning {

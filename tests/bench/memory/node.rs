@@ -72,10 +72,19 @@ impl Deep {
 
     /// All servers deep, and swept.
     pub fn sleep(&self) -> Result<()> {
+        self.go_to(Stage::Deep)
+    }
+
+    /// All servers asleep, with their memory.
+    pub fn doze(&self) -> Result<()> {
+        self.go_to(Stage::Dozing)
+    }
+
+    fn go_to(&self, stage: Stage) -> Result<()> {
         thread::sleep(SETTLE);
         for (name, ..) in &self.servers {
-            self.daemon.sleep(name, true)?;
-            self.daemon.wait_for(name, Stage::Deep, DEEP_WITHIN)?;
+            self.daemon.sleep(name, stage == Stage::Deep)?;
+            self.daemon.wait_for(name, stage, DEEP_WITHIN)?;
         }
         thread::sleep(SETTLE);
         Ok(())

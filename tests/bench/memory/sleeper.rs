@@ -111,7 +111,7 @@ impl Sleeper {
                 prefetch(
                     &pids,
                     sets,
-                    Beside::Server,
+                    Beside::SERVER,
                     self.group.room(),
                     &Progress::default(),
                     &Cancel::default(),

@@ -209,7 +209,7 @@ impl Victim {
         let (progress, cancel) = (Progress::default(), Cancel::default());
         let pids = [self.pid()];
         thread::scope(|scope| {
-            let work = scope.spawn(|| prefetch(&pids, sets, Beside::Server, u64::MAX, &progress, &cancel));
+            let work = scope.spawn(|| prefetch(&pids, sets, Beside::SERVER, u64::MAX, &progress, &cancel));
             self.freeze(false);
             work.join().unwrap()
         })
