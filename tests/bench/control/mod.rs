@@ -47,6 +47,7 @@ impl Kind {
 struct Measured {
     read: ratio::Ratio,
     write: ratio::Ratio,
+    floor: Option<ratio::Ratio>,
     p99_ms: Estimate,
     list: Estimate,
     locate: Estimate,
@@ -67,7 +68,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         Figure::new(name, worse, Goal::AtMost(limit))
     };
     let told = |name, estimate| Figure::new(name, estimate, Goal::Reported);
-    Ok(vec![
+    let mut figures = vec![
         at_least("read_ratio_to_bare", s.read.ratio, p.read.ratio),
         told("read_ratio_sqlite", s.read.ratio),
         told("read_ratio_postgres", p.read.ratio),
@@ -90,17 +91,19 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         at_most("idle_rss_mib", Estimate::exact(s.rss_mib), Estimate::exact(p.rss_mib), 40.0),
         told("idle_rss_mib_sqlite", Estimate::exact(s.rss_mib)),
         told("idle_rss_mib_postgres", Estimate::exact(p.rss_mib)),
-    ])
+    ];
+    figures.extend(p.floor.as_ref().map(|floor| told("write_floor_postgres", floor.ratio)));
+    Ok(figures)
 }
 
 fn measure(on: Database<'_>, quick: bool) -> Result<Measured> {
     println!("-- {}", on.word());
     let rss_mib = idle(on)?;
     let rounds = if quick { 2 } else { 10 };
-    let (read, write) = ratio::run(on, rounds)?;
+    let (read, write, floor) = ratio::run(on, rounds)?;
     let p99_ms = reports::run(on, quick)?;
     let (list, locate) = scale::run(on, rounds)?;
-    Ok(Measured { read, write, p99_ms, list, locate, rss_mib })
+    Ok(Measured { read, write, floor, p99_ms, list, locate, rss_mib })
 }
 
 /// Started, and asked nothing for a few seconds.

@@ -63,6 +63,11 @@ impl Running {
         Self::start("bare-registry", &[], on, name)
     }
 
+    /// As the bare one, but each change writes an event and a kept answer too.
+    pub fn three_rows(on: Database<'_>, name: &str) -> Result<Self> {
+        Self::start("bare-registry", &["--three-rows".to_owned()], on, name)
+    }
+
     fn start(program: &str, arguments: &[String], on: Database<'_>, name: &str) -> Result<Self> {
         let folder = owner::temp_dir(program)?;
         let database = match on {

@@ -2,7 +2,8 @@
 //!
 //! The same rows and indexes (the registry's own migration), the same JSON, the same transactions and durability, the
 //! same token check with the same cache. No tenancy, no ETag, no idempotency, no outbox, no rate limit, no row
-//! security.
+//! security. With `--three-rows` a change on PostgreSQL writes an event and a kept answer too, as one more statement of
+//! its transaction: what a write of the control plane costs if nobody reads them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +40,9 @@ const CHANGE: &str = "UPDATE server SET profile = COALESCE($3, profile), mode = 
     node = COALESCE($5, node), memory_bytes = COALESCE($6, memory_bytes), address = COALESCE($7, address), \
     changed_at = $8, version = version + 1, sequence = sequence + 1 \
     WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL";
+const KEEP: &str = "WITH event AS (INSERT INTO outbox (id, kind, subject, tenant, data, created_at) \
+    VALUES ($1, $2, $3, $4, $5, $6)) \
+    INSERT INTO idempotency (subject, key, request, answer, created_at) VALUES ($7, $8, $9, $10, $6)";
 
 #[derive(Parser)]
 struct Args {
@@ -46,9 +50,12 @@ struct Args {
     database: String,
     #[arg(long)]
     keys: PathBuf,
+    #[arg(long)]
+    three_rows: bool,
 }
 
 struct App {
+    three_rows: bool,
     read: Pool,
     write: Pool,
     keys: KeyRing,
@@ -65,7 +72,8 @@ enum Pool {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let (read, write) = open(&args.database).await?;
-    let app = App { read, write, keys: KeyRing::open(&args.keys)?, tokens: TokenCache::default() };
+    let keys = KeyRing::open(&args.keys)?;
+    let app = App { three_rows: args.three_rows, read, write, keys, tokens: TokenCache::default() };
     let router = Router::new().route("/v1/servers/{name}", get(look).patch(change)).with_state(Arc::new(app));
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -130,9 +138,10 @@ macro_rules! server {
     }};
 }
 
-/// Reads one server in a transaction of `$pool`, after `$change` if there is one.
+/// Reads one server in a transaction of `$pool`, after `$change` if there is one, which is kept under `$key` if there is
+/// one.
 macro_rules! transaction {
-    ($pool:expr, $begin:expr, $tenant:expr, $name:expr, $change:expr) => {{
+    ($pool:expr, $begin:expr, $tenant:expr, $name:expr, $change:expr, $key:expr) => {{
         let mut tx = $pool.begin_with($begin).await?;
         let change: Option<&ChangeServer> = $change;
         if let Some(change) = change {
@@ -149,8 +158,27 @@ macro_rules! transaction {
                 .await?;
         }
         let row = sqlx::query(GET).bind($tenant).bind($name).fetch_optional(&mut *tx).await?;
+        let server: Option<Server> = row.map(|row| -> Result<_> { server!(row) }).transpose()?;
+        if let (Some(key), Some(server)) = ($key, &server) {
+            let (data, now) = (serde_json::to_string(server)?, clock::now_ms() as i64);
+            sqlx::query(KEEP)
+                // About as long as the id of an event.
+                .bind(key)
+                .bind("server.changed")
+                .bind(&server.name)
+                .bind(&server.tenant)
+                .bind(&data)
+                .bind(now)
+                .bind("operator")
+                .bind(key)
+                // As long as the digest of a request.
+                .bind("0".repeat(64))
+                .bind(&data)
+                .execute(&mut *tx)
+                .await?;
+        }
         tx.commit().await?;
-        row.map(|row| server!(row)).transpose()
+        Ok(server)
     }};
 }
 
@@ -184,7 +212,7 @@ async fn look(State(app): State<Arc<App>>, Path(name): Path<String>, headers: He
     let (tenant, name) = name.split_once('/').ok_or(StatusCode::NOT_FOUND)?;
     answer(match &app.read {
         Pool::Sqlite(pool) => on_sqlite(pool, "BEGIN", tenant, name, None).await,
-        Pool::Postgres(pool) => on_postgres(pool, "BEGIN", tenant, name, None).await,
+        Pool::Postgres(pool) => on_postgres(pool, "BEGIN", tenant, name, None, None).await,
     })
 }
 
@@ -196,9 +224,10 @@ async fn change(
 ) -> Answer {
     app.caller(&headers)?;
     let (tenant, name) = name.split_once('/').ok_or(StatusCode::NOT_FOUND)?;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).filter(|_| app.three_rows);
     answer(match &app.write {
         Pool::Sqlite(pool) => on_sqlite(pool, "BEGIN IMMEDIATE", tenant, name, Some(&change)).await,
-        Pool::Postgres(pool) => on_postgres(pool, "BEGIN", tenant, name, Some(&change)).await,
+        Pool::Postgres(pool) => on_postgres(pool, "BEGIN", tenant, name, Some(&change), key).await,
     })
 }
 
@@ -221,7 +250,7 @@ async fn on_sqlite(
     name: &str,
     change: Option<&ChangeServer>,
 ) -> Result<Option<Server>> {
-    transaction!(pool, begin, tenant, name, change)
+    transaction!(pool, begin, tenant, name, change, None::<&str>)
 }
 
 async fn on_postgres(
@@ -230,6 +259,7 @@ async fn on_postgres(
     tenant: &str,
     name: &str,
     change: Option<&ChangeServer>,
+    key: Option<&str>,
 ) -> Result<Option<Server>> {
-    transaction!(pool, begin, tenant, name, change)
+    transaction!(pool, begin, tenant, name, change, key)
 }

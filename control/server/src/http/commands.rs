@@ -1,7 +1,6 @@
 //! `wake`, `sleep`, `keep`, `release`: asked here, done by the server's node.
 
 use axum::extract::State;
-use axum::response::Response;
 use dormouse_api::Problem;
 use dormouse_api::command::{KeepRequest, SleepRequest};
 use dormouse_api::registry::node::{Command, Order};
@@ -11,11 +10,12 @@ use utoipa_axum::routes;
 use super::ask::{self, Ask, Head, Name, Nothing};
 use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::names::{self, ServerName};
 use crate::registry::commands;
+use crate::store::Tx;
 
 /// A year: longer is no while.
 const KEEP_MOST_MS: u64 = 365 * 86_400_000;
@@ -36,15 +36,14 @@ async fn order(
     name: &str,
     order: &Order,
     head: &Head,
-) -> Result<Response, Refusal> {
+) -> Result<Done<Command>, Refusal> {
     let name = ask::server(name)?;
     caller.sees(&name)?;
-    let mut write = app.begin(caller, head).await?;
-    let command = commands::order(&mut write.tx, &app.region.name, &name, order).await?;
-    let location = format!("/v1/commands/{}", command.id);
-    let answer = app.finish(write, Answer::accepted(&command, location)?).await;
+    let work = async |tx: &mut Tx| commands::order(tx, &app.region.name, &name, order).await;
+    let answer = |command: &Command| Answer::accepted(command, format!("/v1/commands/{}", command.id));
+    let done = app.write(caller, head, work, answer).await;
     app.ordered.notify_one();
-    answer
+    done
 }
 
 /// Wakes a server.
@@ -55,7 +54,7 @@ async fn wake(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<Command>, Refusal> {
     order(&app, &caller, &name, &Order::Wake, &ask.head).await
 }
 
@@ -69,7 +68,7 @@ async fn sleep(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<SleepRequest>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<Command>, Refusal> {
     order(&app, &caller, &name, &Order::Sleep { deep: ask.body.deep }, &ask.head).await
 }
 
@@ -81,7 +80,7 @@ async fn keep(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<KeepRequest>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<Command>, Refusal> {
     let KeepRequest { for_ms, reason, owner } = &ask.body;
     if *for_ms == 0 || *for_ms > KEEP_MOST_MS {
         return Err(Problem::bad_field("for_ms", "a keep is more than nothing and at most a year").into());
@@ -99,7 +98,7 @@ async fn release(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<Command>, Refusal> {
     order(&app, &caller, &name, &Order::Release, &ask.head).await
 }
 

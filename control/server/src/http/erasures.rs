@@ -1,7 +1,6 @@
 //! `/v1/erasures`
 
 use axum::extract::State;
-use axum::response::Response;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::erasure::{Erasure, ErasureAnswer, NewErasure, Replay, Replayed};
 use dormouse_api::registry::login::Role;
@@ -13,12 +12,13 @@ use super::ask::{Ask, Name, Params};
 use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::erasure;
 use crate::names;
 use crate::registry::page_size;
+use crate::store::Tx;
 
 pub fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -63,16 +63,18 @@ async fn list(
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    mut ask: Ask<NewErasure>,
-) -> Result<Response, Refusal> {
-    ask.body.tenant = caller.lists(ask.body.tenant.as_deref())?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let made = erasure::create(&mut write.tx, &ask.body, &app.erasure_services).await?;
-    note(&app, &made).await?;
-    let location = format!("/v1/erasures/{}", made.id);
-    let answer = app.finish(write, Answer::created(&made, location)?.of_version(made.version)).await;
+    Ask { mut body, head }: Ask<NewErasure>,
+) -> Result<Done<Erasure>, Refusal> {
+    body.tenant = caller.lists(body.tenant.as_deref())?;
+    let work = async |tx: &mut Tx| erasure::create(tx, &body, &app.erasure_services).await;
+    let answer = |made: &Erasure| {
+        let location = format!("/v1/erasures/{}", made.id);
+        Ok(Answer::created(made, location)?.of_version(made.version))
+    };
+    let note = async |made: &Erasure| note(&app, made).await;
+    let done = app.write_noting(&caller, &head, work, answer, note).await;
     app.erasures_asked.send_replace(());
-    answer
+    done
 }
 
 /// Before the commit: a request that was answered is never forgotten.
@@ -105,17 +107,16 @@ async fn answer(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(id): Name,
-    ask: Ask<ErasureAnswer>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<ErasureAnswer>,
+) -> Result<Done<Erasure>, Refusal> {
     caller.serves()?;
-    if erasure::nodes::of(&ask.body.service).is_some() {
+    if erasure::nodes::of(&body.service).is_some() {
         caller.operates()?;
     }
     let id = names::plain("id", &id)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let answered = erasure::answer(&mut write.tx, &id, &ask.body).await?;
-    let answer = Answer::ok(&answered)?.of_version(answered.version);
-    app.finish(write, answer).await
+    let work = async |tx: &mut Tx| erasure::answer(tx, &id, &body).await;
+    let answer = |answered: &Erasure| Ok(Answer::ok(answered)?.of_version(answered.version));
+    app.write(&caller, &head, work, answer).await
 }
 
 /// After a restore from a backup: asks every service again for all requests since then. Operators only.
@@ -124,12 +125,14 @@ async fn answer(
 async fn replay(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    ask: Ask<Replay>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<Replay>,
+) -> Result<Done<Replayed>, Refusal> {
     caller.operates()?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let requests = erasure::replay(&mut write.tx, ask.body.since_at_ms).await?;
-    let answer = app.finish(write, Answer::ok(&Replayed { requests })?).await;
+    let work = async |tx: &mut Tx| {
+        let requests = erasure::replay(tx, body.since_at_ms).await?;
+        Ok::<_, Problem>(Replayed { requests })
+    };
+    let done = app.write(&caller, &head, work, Answer::ok).await;
     app.erasures_asked.send_replace(());
-    answer
+    done
 }

@@ -15,13 +15,13 @@ use super::ask::{Ask, Name, Nothing, Params};
 use super::guard::{Asker, slow_down};
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::Shared;
 use crate::auth::secret;
 use crate::auth::token::{Grant, sign};
 use crate::names;
 use crate::registry::{keys, page_size};
-use crate::store::Scope;
+use crate::store::{Scope, Tx};
 
 /// A token cannot be called back: it is short.
 const TOKEN_LIVES: Duration = Duration::from_mins(15);
@@ -93,20 +93,21 @@ async fn list(
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    ask: Ask<NewKey>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NewKey>,
+) -> Result<Done<CreatedKey>, Refusal> {
     caller.operates()?;
-    if ask.head.key.is_some() {
+    if head.key.is_some() {
         let detail = "this answer holds a secret and is not kept: send no Idempotency-Key";
         return Err(Problem::bad_field("Idempotency-Key", detail).into());
     }
     let secret = secret::generate();
     let hash = secret::hash(secret.clone()).await.map_err(|error| Problem::internal(error.to_string()))?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let key = keys::create(&mut write.tx, &ask.body, hash).await?;
-    let location = format!("/v1/keys/{}", key.id);
-    let answer = Answer::created(&CreatedKey { key, secret }, location)?;
-    app.finish(write, answer).await
+    let work = async |tx: &mut Tx| {
+        let key = keys::create(tx, &body, hash).await?;
+        Ok::<_, Problem>(CreatedKey { key, secret })
+    };
+    let answer = |made: &CreatedKey| Answer::created(made, format!("/v1/keys/{}", made.key.id));
+    app.write(&caller, &head, work, answer).await
 }
 
 /// Removes a key. The tokens that it got live on for at most 15 minutes. Operators only.
@@ -116,11 +117,10 @@ async fn delete(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(id): Name,
-    ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+    Ask { head, .. }: Ask<Nothing>,
+) -> Result<Done<()>, Refusal> {
     caller.operates()?;
     let id = names::plain("id", &id)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    keys::delete(&mut write.tx, &id, ask.head.expected).await?;
-    app.finish(write, Answer::nothing()).await
+    let work = async |tx: &mut Tx| keys::delete(tx, &id, head.expected).await;
+    app.write(&caller, &head, work, |()| Ok(Answer::nothing())).await
 }

@@ -8,13 +8,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use dormouse_api::path;
 use dormouse_api::registry::Page;
-use dormouse_api::registry::erasure::{ErasureAnswer, NodeErased, ServiceState};
+use dormouse_api::registry::erasure::{Erasure, ErasureAnswer, NodeErased, ServiceState};
 use dormouse_api::registry::node::{
     Command, CommandAnswer, ForNode, NewNode, Node, NodeReport, ReportAnswer,
 };
 use dormouse_api::registry::threshold::NodeProfiles;
+use dormouse_api::{Problem, path};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,12 +24,15 @@ use super::ask::{Ask, Name, Names, Nothing, Params};
 use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::Shared;
 use crate::deliver;
 use crate::erasure;
 use crate::names;
-use crate::registry::{commands, nodes, page_size, profiles, reports};
+use crate::registry::reports::{self, Outcome};
+use crate::registry::servers::Known;
+use crate::registry::{commands, nodes, page_size, profiles};
+use crate::store::Tx;
 
 /// 5,000 servers at some 300 bytes, and room.
 const REPORT_LIMIT: usize = 4 << 20;
@@ -71,13 +74,15 @@ async fn list(
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    ask: Ask<NewNode>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NewNode>,
+) -> Result<Done<Node>, Refusal> {
     caller.operates()?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let node = nodes::create(&mut write.tx, &app.region.name, &ask.body).await?;
-    let location = format!("/v1/nodes/{}", path::encode(&node.name));
-    app.finish(write, Answer::created(&node, location)?.of_version(node.version)).await
+    let work = async |tx: &mut Tx| nodes::create(tx, &app.region.name, &body).await;
+    let answer = |node: &Node| {
+        let location = format!("/v1/nodes/{}", path::encode(&node.name));
+        Ok(Answer::created(node, location)?.of_version(node.version))
+    };
+    app.write(&caller, &head, work, answer).await
 }
 
 /// One node. Operators, and the node itself.
@@ -99,13 +104,12 @@ async fn delete(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(name): Name,
-    ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+    Ask { head, .. }: Ask<Nothing>,
+) -> Result<Done<()>, Refusal> {
     caller.operates()?;
     let name = names::plain("node", &name)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    nodes::delete(&mut write.tx, &name, ask.head.expected).await?;
-    app.finish(write, Answer::nothing()).await
+    let work = async |tx: &mut Tx| nodes::delete(tx, &name, head.expected).await;
+    app.write(&caller, &head, work, |()| Ok(Answer::nothing())).await
 }
 
 /// What a node says of itself and its servers. The node only.
@@ -115,23 +119,21 @@ async fn report(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(name): Name,
-    ask: Ask<NodeReport>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NodeReport>,
+) -> Result<Done<(Vec<Known>, ReportAnswer)>, Refusal> {
     let name = names::plain("node", &name)?;
     caller.is_node(&name)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let outcome = reports::take(&mut write.tx, &app.region.name, &name, &ask.body).await?;
-    let profiles_revision = if ask.body.follows {
-        profiles::of_node(&mut write.tx, &name).await?.revision
-    } else {
-        String::new()
+    let work = async |tx: &mut Tx| {
+        let Outcome { changed, unknown } = reports::take(tx, &app.region.name, &name, &body).await?;
+        let profiles_revision =
+            if body.follows { profiles::of_node(tx, &name).await?.revision } else { String::new() };
+        Ok::<_, Problem>((changed, ReportAnswer { unknown, profiles_revision }))
     };
-    let answer = Answer::ok(&ReportAnswer { unknown: outcome.unknown, profiles_revision })?;
-    let answer = app.finish(write, answer).await?;
-    for known in &outcome.changed {
+    let done = app.write(&caller, &head, work, |(_, answer)| Answer::ok(answer)).await?;
+    for known in &done.what.0 {
         app.tell_index(known, false);
     }
-    Ok(answer)
+    Ok(done)
 }
 
 /// The registry's thresholds for a node and its servers. The node only.
@@ -178,19 +180,18 @@ async fn erased(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Names(node, id): Names,
-    ask: Ask<NodeErased>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NodeErased>,
+) -> Result<Done<Erasure>, Refusal> {
     let (node, id) = (names::plain("node", &node)?, names::plain("id", &id)?);
     caller.is_node(&node)?;
     let said = ErasureAnswer {
         service: erasure::nodes::service(&node),
         state: ServiceState::Erased,
-        count: ask.body.count,
+        count: body.count,
         reason: None,
     };
-    let mut write = app.begin(&caller, &ask.head).await?;
-    erasure::answer(&mut write.tx, &id, &said).await?;
-    app.finish(write, Answer::nothing()).await
+    let work = async |tx: &mut Tx| erasure::answer(tx, &id, &said).await;
+    app.write(&caller, &head, work, |_| Ok(Answer::nothing())).await
 }
 
 /// What became of a command. The node only.
@@ -201,17 +202,15 @@ async fn answer(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Names(node, id): Names,
-    ask: Ask<CommandAnswer>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<CommandAnswer>,
+) -> Result<Done<Command>, Refusal> {
     let (node, id) = (names::plain("node", &node)?, names::plain("id", &id)?);
     caller.is_node(&node)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let command = commands::answer(&mut write.tx, &node, &id, &ask.body).await?;
-    let state = command.state;
-    let answer = app.finish(write, Answer::ok(&command)?).await;
-    if answer.is_ok() {
-        app.metrics.command_answered(state);
+    let work = async |tx: &mut Tx| commands::answer(tx, &node, &id, &body).await;
+    let done = app.write(&caller, &head, work, Answer::ok).await;
+    if let Ok(done) = &done {
+        app.metrics.command_answered(done.what.state);
     }
     app.ordered.notify_one();
-    answer
+    done
 }

@@ -1,7 +1,6 @@
 //! `/v1/profiles` and `/v1/servers/{name}/limits`: the registry's two layers of thresholds.
 
 use axum::extract::State;
-use axum::response::Response;
 use dormouse_api::profile::Explain;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::threshold::{Change, NewProfile, Profile, SetThreshold};
@@ -13,12 +12,13 @@ use super::ask::{self, Ask, Head, Name, Names, Nothing, Params};
 use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
 use super::tenants::Paged;
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::{App, Shared};
 use crate::auth::Caller;
 use crate::names;
 use crate::registry::page_size;
 use crate::registry::profiles::{self, Of};
+use crate::store::Tx;
 
 pub fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
@@ -58,11 +58,13 @@ async fn changed(
     change: &SetThreshold,
     remove: bool,
     head: &Head,
-) -> Result<Response, Refusal> {
-    let mut write = app.begin(caller, head).await?;
-    profiles::set(&mut write.tx, of, &caller.subject, change, remove, head.expected).await?;
-    let (explain, version) = profiles::explain(&mut write.tx, &app.region.name, of).await?;
-    app.finish(write, Answer::ok(&explain)?.of_version(version)).await
+) -> Result<Done<(Explain, u64)>, Refusal> {
+    let work = async |tx: &mut Tx| {
+        profiles::set(tx, of, &caller.subject, change, remove, head.expected).await?;
+        profiles::explain(tx, &app.region.name, of).await
+    };
+    let answer = |(explain, version): &(Explain, u64)| Ok(Answer::ok(explain)?.of_version(*version));
+    app.write(caller, head, work, answer).await
 }
 
 async fn told(app: &App, caller: &Caller, of: &Of, paged: &Paged) -> Result<Answer, Refusal> {
@@ -102,13 +104,15 @@ async fn list(
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    ask: Ask<NewProfile>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NewProfile>,
+) -> Result<Done<Profile>, Refusal> {
     caller.operates()?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let profile = profiles::create(&mut write.tx, &ask.body).await?;
-    let location = format!("/v1/profiles/{}", path::encode(&profile.name));
-    app.finish(write, Answer::created(&profile, location)?.of_version(1)).await
+    let work = async |tx: &mut Tx| profiles::create(tx, &body).await;
+    let answer = |profile: &Profile| {
+        let location = format!("/v1/profiles/{}", path::encode(&profile.name));
+        Ok(Answer::created(profile, location)?.of_version(1))
+    };
+    app.write(&caller, &head, work, answer).await
 }
 
 /// A game's thresholds: every layer, and which one won.
@@ -131,7 +135,7 @@ async fn set_profile(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<SetThreshold>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<(Explain, u64)>, Refusal> {
     caller.operates()?;
     changed(&app, &caller, &game(&name)?, &ask.body, false, &ask.head).await
 }
@@ -145,7 +149,7 @@ async fn unset_profile(
     Asker(caller): Asker,
     Names(name, key): Names,
     ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<(Explain, u64)>, Refusal> {
     caller.operates()?;
     let change = SetThreshold { key, value: String::new(), reason: None };
     changed(&app, &caller, &game(&name)?, &change, true, &ask.head).await
@@ -158,13 +162,12 @@ async fn delete(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(name): Name,
-    ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+    Ask { head, .. }: Ask<Nothing>,
+) -> Result<Done<()>, Refusal> {
     caller.operates()?;
     let name = names::plain("name", &name)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    profiles::delete(&mut write.tx, &name, ask.head.expected).await?;
-    app.finish(write, Answer::nothing()).await
+    let work = async |tx: &mut Tx| profiles::delete(tx, &name, head.expected).await;
+    app.write(&caller, &head, work, |()| Ok(Answer::nothing())).await
 }
 
 /// Who changed a game's thresholds, newest first.
@@ -201,7 +204,7 @@ async fn set_server(
     Asker(caller): Asker,
     Name(name): Name,
     ask: Ask<SetThreshold>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<(Explain, u64)>, Refusal> {
     changed(&app, &caller, &own(&caller, &name)?, &ask.body, false, &ask.head).await
 }
 
@@ -214,7 +217,7 @@ async fn unset_server(
     Asker(caller): Asker,
     Names(name, key): Names,
     ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+) -> Result<Done<(Explain, u64)>, Refusal> {
     let change = SetThreshold { key, value: String::new(), reason: None };
     changed(&app, &caller, &own(&caller, &name)?, &change, true, &ask.head).await
 }

@@ -1,7 +1,6 @@
 //! `/v1/servers`
 
 use axum::extract::State;
-use axum::response::Response;
 use dormouse_api::path;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::server::{ChangeServer, NewServer, Server, ServerFilter};
@@ -12,10 +11,11 @@ use super::ask::{self, Ask, Name, Nothing, Params};
 use super::guard::Asker;
 use super::locate;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::Shared;
 use crate::names::ServerName;
-use crate::registry::servers;
+use crate::registry::servers::{self, Known};
+use crate::store::Tx;
 
 pub fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, change, delete))
@@ -57,17 +57,20 @@ async fn get(State(app): State<Shared>, Asker(caller): Asker, Name(name): Name) 
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    mut ask: Ask<NewServer>,
-) -> Result<Response, Refusal> {
-    caller.sees(&ServerName::parse("name", &ask.body.name)?)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    locate::place(&app, &caller, &mut write.tx, &mut ask.body).await?;
-    let known = servers::create(&mut write.tx, &app.region.name, &ask.body).await?;
-    let location = format!("/v1/servers/{}", path::encode(&known.server.name));
-    let answer = Answer::created(&known.server, location)?.of_version(known.server.version);
-    let answer = app.finish(write, answer).await?;
-    app.tell_index(&known, false);
-    Ok(answer)
+    Ask { mut body, head }: Ask<NewServer>,
+) -> Result<Done<Known>, Refusal> {
+    caller.sees(&ServerName::parse("name", &body.name)?)?;
+    let work = async |tx: &mut Tx| {
+        locate::place(&app, &caller, tx, &mut body).await?;
+        Ok::<_, Refusal>(servers::create(tx, &app.region.name, &body).await?)
+    };
+    let answer = |Known { server, .. }: &Known| {
+        let location = format!("/v1/servers/{}", path::encode(&server.name));
+        Ok(Answer::created(server, location)?.of_version(server.version))
+    };
+    let done = app.write(&caller, &head, work, answer).await?;
+    app.tell_index(&done.what, false);
+    Ok(done)
 }
 
 /// Changes a server.
@@ -78,17 +81,15 @@ async fn change(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(name): Name,
-    ask: Ask<ChangeServer>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<ChangeServer>,
+) -> Result<Done<Known>, Refusal> {
     let name = ask::server(&name)?;
     caller.sees(&name)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let region = &app.region.name;
-    let known = servers::change(&mut write.tx, region, &name, &ask.body, ask.head.expected).await?;
-    let answer = Answer::ok(&known.server)?.of_version(known.server.version);
-    let answer = app.finish(write, answer).await?;
-    app.tell_index(&known, false);
-    Ok(answer)
+    let work = async |tx: &mut Tx| servers::change(tx, &app.region.name, &name, &body, head.expected).await;
+    let answer = |Known { server, .. }: &Known| Ok(Answer::ok(server)?.of_version(server.version));
+    let done = app.write(&caller, &head, work, answer).await?;
+    app.tell_index(&done.what, false);
+    Ok(done)
 }
 
 /// Removes a server from the registry; what runs on its node runs on.
@@ -99,13 +100,12 @@ async fn delete(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(name): Name,
-    ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+    Ask { head, .. }: Ask<Nothing>,
+) -> Result<Done<Known>, Refusal> {
     let name = ask::server(&name)?;
     caller.sees(&name)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let known = servers::delete(&mut write.tx, &app.region.name, &name, ask.head.expected).await?;
-    let answer = app.finish(write, Answer::nothing()).await?;
-    app.tell_index(&known, true);
-    Ok(answer)
+    let work = async |tx: &mut Tx| servers::delete(tx, &app.region.name, &name, head.expected).await;
+    let done = app.write(&caller, &head, work, |_| Ok(Answer::nothing())).await?;
+    app.tell_index(&done.what, true);
+    Ok(done)
 }

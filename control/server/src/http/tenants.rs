@@ -1,7 +1,6 @@
 //! `/v1/tenants`
 
 use axum::extract::State;
-use axum::response::Response;
 use dormouse_api::path;
 use dormouse_api::registry::Page;
 use dormouse_api::registry::tenant::{ChangeTenant, NewTenant, Tenant};
@@ -13,10 +12,11 @@ use utoipa_axum::routes;
 use super::ask::{Ask, Name, Nothing, Params};
 use super::guard::Asker;
 use super::refusal::{ReadProblems, Refusal, WriteProblems};
-use super::write::Answer;
+use super::write::{Answer, Done};
 use crate::app::Shared;
 use crate::names;
 use crate::registry::{page_size, tenants};
+use crate::store::Tx;
 
 pub fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, change, delete))
@@ -69,14 +69,15 @@ async fn get(State(app): State<Shared>, Asker(caller): Asker, Name(id): Name) ->
 async fn create(
     State(app): State<Shared>,
     Asker(caller): Asker,
-    ask: Ask<NewTenant>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<NewTenant>,
+) -> Result<Done<Tenant>, Refusal> {
     caller.operates()?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let tenant = tenants::create(&mut write.tx, &ask.body).await?;
-    let location = format!("/v1/tenants/{}", path::encode(&tenant.id));
-    let answer = Answer::created(&tenant, location)?.of_version(tenant.version);
-    app.finish(write, answer).await
+    let work = async |tx: &mut Tx| tenants::create(tx, &body).await;
+    let answer = |tenant: &Tenant| {
+        let location = format!("/v1/tenants/{}", path::encode(&tenant.id));
+        Ok(Answer::created(tenant, location)?.of_version(tenant.version))
+    };
+    app.write(&caller, &head, work, answer).await
 }
 
 /// Changes a tenant. Operators only.
@@ -86,14 +87,13 @@ async fn change(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(id): Name,
-    ask: Ask<ChangeTenant>,
-) -> Result<Response, Refusal> {
+    Ask { body, head }: Ask<ChangeTenant>,
+) -> Result<Done<Tenant>, Refusal> {
     caller.operates()?;
     let id = names::tenant("id", &id)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    let tenant = tenants::change(&mut write.tx, &id, &ask.body, ask.head.expected).await?;
-    let answer = Answer::ok(&tenant)?.of_version(tenant.version);
-    app.finish(write, answer).await
+    let work = async |tx: &mut Tx| tenants::change(tx, &id, &body, head.expected).await;
+    let answer = |tenant: &Tenant| Ok(Answer::ok(tenant)?.of_version(tenant.version));
+    app.write(&caller, &head, work, answer).await
 }
 
 /// Removes a tenant that has no servers. Operators only.
@@ -103,11 +103,10 @@ async fn delete(
     State(app): State<Shared>,
     Asker(caller): Asker,
     Name(id): Name,
-    ask: Ask<Nothing>,
-) -> Result<Response, Refusal> {
+    Ask { head, .. }: Ask<Nothing>,
+) -> Result<Done<()>, Refusal> {
     caller.operates()?;
     let id = names::tenant("id", &id)?;
-    let mut write = app.begin(&caller, &ask.head).await?;
-    tenants::delete(&mut write.tx, &id, ask.head.expected).await?;
-    app.finish(write, Answer::nothing()).await
+    let work = async |tx: &mut Tx| tenants::delete(tx, &id, head.expected).await;
+    app.write(&caller, &head, work, |()| Ok(Answer::nothing())).await
 }

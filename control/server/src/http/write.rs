@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use dormouse_api::Problem;
+use dormouse_api::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Head, etag};
@@ -77,62 +77,109 @@ impl IntoResponse for Answer {
     }
 }
 
-/// A write under way; dropped unfinished it leaves nothing.
-pub struct Write {
-    pub tx: Tx,
-    subject: String,
-    key: Option<String>,
-    digest: String,
+/// A write that was done and committed, and its answer.
+pub struct Done<T> {
+    pub what: T,
+    answer: Answer,
+}
+
+impl<T> IntoResponse for Done<T> {
+    fn into_response(self) -> Response {
+        self.answer.into_response()
+    }
 }
 
 impl App {
-    pub async fn begin(&self, caller: &Caller, head: &Head) -> Result<Write, Refusal> {
-        if let Some(key) = &head.key {
-            failpoint::arm(key);
-        }
-        let scope = caller.scope();
-        let mut tx = match &head.key {
-            None => self.db.write(&scope).await?,
-            // The same request beside this one waits here for the answer.
-            Some(key) => self.db.write_holding(&scope, &format!("{} {key}", caller.subject)).await?,
-        };
-        if let Some(key) = &head.key
-            && let Some(answer) = given(&mut tx, &caller.subject, key, &head.digest).await?
-        {
-            // The first one's change may be read here before it is on the disk.
-            tx.commit().await?;
-            return Err(Refusal::Again(Box::new(answer)));
-        }
-        let (subject, key, digest) = (caller.subject.clone(), head.key.clone(), head.digest.clone());
-        Ok(Write { tx, subject, key, digest })
+    /// Does a write and keeps its answer for a repeated request, in one transaction.
+    ///
+    /// Nobody looks first whether the key was used already. The answer is kept at the end, one to a key: of two requests
+    /// with the same key the second waits there, or before at what both change, for the end of the first, and fails.
+    /// Whoever fails looks then for an answer that was given before.
+    ///
+    /// # Errors
+    /// What `work` or `answer` refused; [`Refusal::Again`] with the answer of the first time.
+    pub async fn write<T, E: Into<Refusal>>(
+        &self,
+        caller: &Caller,
+        head: &Head,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<T, E>,
+        answer: impl FnOnce(&T) -> Result<Answer, Problem>,
+    ) -> Result<Done<T>, Refusal> {
+        self.write_noting(caller, head, work, answer, async |_: &T| Ok(())).await
     }
 
-    /// Keeps the answer beside the change, commits both, and only then gives it.
-    pub async fn finish(&self, write: Write, answer: Answer) -> Result<Response, Refusal> {
-        let Write { mut tx, subject, key, digest } = write;
-        if let Some(key) = key {
-            let text = serde_json::to_string(&answer)
-                .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
-            let values = args![&subject, &key, &digest, text, clock::now_ms()];
-            tx.insert_last("idempotency", "subject, key, request, answer, created_at", &values);
-        }
+    /// As [`Self::write`]; `note` writes elsewhere what was done, when nothing but the commit can fail any more.
+    pub async fn write_noting<T, E: Into<Refusal>>(
+        &self,
+        caller: &Caller,
+        head: &Head,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<T, E>,
+        answer: impl FnOnce(&T) -> Result<Answer, Problem>,
+        note: impl AsyncFnOnce(&T) -> Result<(), Problem>,
+    ) -> Result<Done<T>, Refusal> {
+        failpoint::arm(head.key.as_deref().unwrap_or("no-key"));
+        let tx = self.db.write(&caller.scope()).await?;
+        let refusal = match attempt(tx, caller, head, work, answer, note).await {
+            Ok(done) => {
+                failpoint::statement();
+                failpoint::at("after-commit");
+                self.posted.notify_one();
+                return Ok(done);
+            }
+            // What was done is undone by now.
+            Err(refusal) => refusal,
+        };
+        let given = self.given(caller, head).await?;
+        Err(given.map_or(refusal, |answer| Refusal::Again(Box::new(answer))))
+    }
+
+    /// The answer that this key was given; a different request under the same key is refused.
+    async fn given(&self, caller: &Caller, head: &Head) -> Result<Option<Response>, Refusal> {
+        let Some(key) = &head.key else { return Ok(None) };
+        let mut tx = self.db.write(&caller.scope()).await?;
+        let sql = "SELECT request, answer FROM idempotency WHERE subject = $1 AND key = $2";
+        let Some(row) = tx.row(sql, &args![&caller.subject, key]).await? else { return Ok(None) };
+        // On SQLite the first one's change may be read here before it is on the disk.
         tx.commit().await?;
-        failpoint::statement();
-        failpoint::at("after-commit");
-        self.posted.notify_one();
-        Ok(answer.into_response())
+        if row.text("request")? != head.digest {
+            let detail = "this Idempotency-Key was used for another request";
+            return Err(Problem::bad_field("Idempotency-Key", detail).into());
+        }
+        let mut response = row.json::<Answer>("answer")?.into_response();
+        response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
+        Ok(Some(response))
     }
 }
 
-/// The answer that this key was given; a different request under the same key is refused.
-async fn given(tx: &mut Tx, subject: &str, key: &str, digest: &str) -> Result<Option<Response>, Refusal> {
-    let sql = "SELECT request, answer FROM idempotency WHERE subject = $1 AND key = $2";
-    let Some(row) = tx.row(sql, &args![subject, key]).await? else { return Ok(None) };
-    if row.text("request")? != digest {
-        let detail = "this Idempotency-Key was used for another request";
-        return Err(Problem::bad_field("Idempotency-Key", detail).into());
+async fn attempt<T, E: Into<Refusal>>(
+    mut tx: Tx,
+    caller: &Caller,
+    head: &Head,
+    work: impl AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    answer: impl FnOnce(&T) -> Result<Answer, Problem>,
+    note: impl AsyncFnOnce(&T) -> Result<(), Problem>,
+) -> Result<Done<T>, Refusal> {
+    let what = work(&mut tx).await.map_err(Into::into)?;
+    let answer = answer(&what)?;
+    keep(&mut tx, caller, head, &answer).await?;
+    note(&what).await?;
+    tx.commit().await?;
+    Ok(Done { what, answer })
+}
+
+/// The last that is written: who comes here second finds the place taken, once the first has committed.
+async fn keep(tx: &mut Tx, caller: &Caller, head: &Head, answer: &Answer) -> Result<(), Problem> {
+    if let Some(key) = &head.key {
+        let text = serde_json::to_string(answer)
+            .map_err(|error| Problem::internal(format!("an answer cannot be kept: {error}")))?;
+        let values = args![&caller.subject, key, &head.digest, text, clock::now_ms()];
+        tx.insert_last("idempotency", "subject, key, request, answer, created_at", &values);
     }
-    let mut response = row.json::<Answer>("answer")?.into_response();
-    response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
-    Ok(Some(response))
+    match tx.write_last().await {
+        // Said only if the first one's answer is forgotten when it is looked for.
+        Err(error) if error.is_duplicate() => {
+            Err(Problem::new(Code::Unavailable, "this Idempotency-Key is in use; ask again"))
+        }
+        written => Ok(written?),
+    }
 }

@@ -79,7 +79,7 @@ pub async fn take(tx: &mut Tx, region: &str, node: &str, report: &NodeReport) ->
     insert(tx, USAGE, &usage).await?;
     for name in moved {
         let values = args![&name.tenant, &name.name, node];
-        let known = servers::update(tx, region, &name, "node = COALESCE(node, $3)", &values).await?;
+        let known = servers::update(tx, region, &name, "node = COALESCE(s.node, $3)", &values).await?;
         let known = known.ok_or_else(|| servers::no_such(&name))?;
         servers::tell(tx, "server.stage", &known)?;
         outcome.changed.push(known);

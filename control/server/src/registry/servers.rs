@@ -17,20 +17,21 @@ use crate::names::ServerName;
 use crate::outbox::{Post, post};
 use crate::store::{Arg, Row, StoreError, Tx, args};
 
-/// A server with what its node reported last, and what follows the FROM; `$more` columns, and another table's rows.
+/// A server `s` with what its node reported last, `r`.
+macro_rules! columns {
+    () => {
+        "s.tenant, s.name, s.profile, s.mode, s.node, s.memory_bytes, s.address, s.created_at, \
+         s.changed_at, s.deleted_at, s.version, s.sequence, r.stage, r.since_at, r.flows, r.resident_bytes, \
+         r.size_bytes, r.last_player_at, r.kept, r.note, r.reported_at"
+    };
+}
+
 macro_rules! select {
     ($rest:literal) => {
-        select!("", "server", $rest)
-    };
-    ($more:literal, $servers:literal, $rest:literal) => {
         concat!(
-            "SELECT s.tenant, s.name, s.profile, s.mode, s.node, s.memory_bytes, s.address, s.created_at, ",
-            "s.changed_at, s.deleted_at, s.version, s.sequence, r.stage, r.since_at, r.flows, r.resident_bytes, ",
-            "r.size_bytes, r.last_player_at, r.kept, r.note, r.reported_at",
-            $more,
-            " FROM ",
-            $servers,
-            " s LEFT JOIN server_report r ON r.tenant = s.tenant AND r.name = s.name ",
+            "SELECT ",
+            columns!(),
+            " FROM server s LEFT JOIN server_report r ON r.tenant = s.tenant AND r.name = s.name ",
             $rest
         )
     };
@@ -138,8 +139,9 @@ pub async fn list(
     if let Some(stage) = filter.stage {
         and("r.stage =", word(&stage)?.into());
     }
-    values.push(Arg::from(size + 1));
-    let _ = write!(sql, " ORDER BY {by}.tenant, {by}.name LIMIT ${}", values.len());
+    // The size in the text: of a page of any size PostgreSQL takes it that it is a tenth of all servers, and then plans
+    // the statement anew at each request, for the sizes asked for: as long again as it takes to read the page.
+    let _ = write!(sql, " ORDER BY {by}.tenant, {by}.name LIMIT {}", size + 1);
     let rows = tx.rows(AssertSqlSafe(sql), &values).await?;
     let servers =
         rows.iter().map(|row| Ok(read(row, region)?.server)).collect::<Result<Vec<_>, StoreError>>()?;
@@ -218,26 +220,22 @@ pub async fn update(
     set: &'static str,
     values: &[Arg],
 ) -> Result<Option<Known>, Problem> {
-    let update = format!(
-        "UPDATE server SET {set}, sequence = sequence + 1 WHERE tenant = $1 AND name = $2 AND deleted_at IS NULL"
-    );
+    let update = format!("UPDATE server AS s SET {set}, sequence = s.sequence + 1");
+    let this = "s.tenant = $1 AND s.name = $2 AND s.deleted_at IS NULL";
     if tx.is_postgres() {
-        // In one round trip. The report is the one that was there when the statement began. What raised the sequence
-        // while it waited for the row may have come with another: it is read again then.
+        // In one round trip. `k` is the server, and `r` its report, as they were when the statement began. What raised
+        // the sequence while it waited for the row may have come with another report: it is read again then.
         let sql = format!(
-            "WITH changed AS ({update} RETURNING *) {}",
-            select!(
-                ", (SELECT sequence FROM server WHERE tenant = $1 AND name = $2) AS known_sequence",
-                "changed",
-                ""
-            )
+            "{update} FROM server k LEFT JOIN server_report r ON r.tenant = k.tenant AND r.name = k.name \
+             WHERE {this} AND k.tenant = s.tenant AND k.name = s.name RETURNING {}, k.sequence AS known_sequence",
+            columns!()
         );
         let Some(row) = tx.row(AssertSqlSafe(sql), values).await? else { return Ok(None) };
         let known = read(&row, region)?;
         if row.opt_number("known_sequence")? == Some(known.sequence - 1) {
             return Ok(Some(known));
         }
-    } else if tx.execute(AssertSqlSafe(update), values).await? == 0 {
+    } else if tx.execute(AssertSqlSafe(format!("{update} WHERE {this}")), values).await? == 0 {
         return Ok(None);
     }
     get(tx, region, name).await.map(Some)
@@ -257,9 +255,9 @@ pub async fn change(
         change.node.as_deref(),
     )?;
     checked.exists(tx).await?;
-    let set = "profile = COALESCE($3, profile), mode = COALESCE($4, mode), node = COALESCE($5, node), \
-               memory_bytes = COALESCE($6, memory_bytes), address = COALESCE($7, address), changed_at = $8, \
-               version = version + 1";
+    let set = "profile = COALESCE($3, s.profile), mode = COALESCE($4, s.mode), node = COALESCE($5, s.node), \
+               memory_bytes = COALESCE($6, s.memory_bytes), address = COALESCE($7, s.address), changed_at = $8, \
+               version = s.version + 1";
     let mode = change.mode.map(|mode| word(&mode)).transpose()?;
     let values = args![
         &name.tenant,

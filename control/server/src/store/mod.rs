@@ -12,7 +12,6 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -129,7 +128,7 @@ impl Db {
     pub async fn read(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
             Pools::Sqlite { read, .. } => Ok(On::Sqlite(read.begin().await?).into()),
-            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, READ, "").await,
+            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, READ).await,
         }
     }
 
@@ -138,32 +137,18 @@ impl Db {
     pub async fn write(&self, scope: &Scope) -> Result<Tx, StoreError> {
         match &self.0 {
             Pools::Sqlite { write, .. } => Ok(On::SqliteWrite(write.begin().await?).into()),
-            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, "BEGIN", "").await,
+            Pools::Postgres(pool) => Self::begin_postgres(pool, scope, "BEGIN").await,
         }
     }
 
-    /// As [`Self::write`], and alone among those that hold this name: who comes second waits here for the first one's
-    /// end. SQLite's writers come one by one anyway.
-    pub async fn write_holding(&self, scope: &Scope, name: &str) -> Result<Tx, StoreError> {
-        match &self.0 {
-            Pools::Sqlite { .. } => self.write(scope).await,
-            Pools::Postgres(pool) => {
-                let digest = Sha256::digest(name.as_bytes());
-                let number = digest[..8].iter().fold(0i64, |number, byte| (number << 8) | i64::from(*byte));
-                let lock = format!("; SELECT pg_advisory_xact_lock({number})");
-                Self::begin_postgres(pool, scope, "BEGIN", &lock).await
-            }
-        }
-    }
-
-    async fn begin_postgres(pool: &PgPool, scope: &Scope, begin: &str, then: &str) -> Result<Tx, StoreError> {
+    async fn begin_postgres(pool: &PgPool, scope: &Scope, begin: &str) -> Result<Tx, StoreError> {
         let tenant = scope.tenant().unwrap_or("*");
         // One round trip for all. A tenant's name is letters, digits and `-` (names.rs); what isn't never came
         // through a token, and must not come through here.
         if !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-*".contains(&byte)) {
             return Err(StoreError::BadScope);
         }
-        let begin = format!("{begin}; SET LOCAL dormouse.tenant = '{tenant}'{then}");
+        let begin = format!("{begin}; SET LOCAL dormouse.tenant = '{tenant}'");
         let connection = pool.acquire().await?;
         // In a task of its own: who hangs up ends his request, and a BEGIN that was sent but not waited for would be
         // in force for whoever gets this connection next. (sqlx 0.9 rolls back what it knows to have begun.)

@@ -114,7 +114,8 @@ impl Tx {
         self.last.add(table, columns, values);
     }
 
-    async fn write_last(&mut self) -> Result<(), StoreError> {
+    /// Now, and not only at the commit: what comes after it can rely on these rows.
+    pub async fn write_last(&mut self) -> Result<(), StoreError> {
         for (sql, values) in std::mem::take(&mut self.last).statements(self.is_postgres()) {
             self.execute(AssertSqlSafe(sql), &values).await?;
         }

@@ -1,15 +1,19 @@
 //! Tenants and servers: create, read, list, change, delete; what two askers at once see.
 
+use dormouse_api::remote::Reply;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::control::{body_of, text};
+use crate::bus;
+use crate::support::control::{Asks, body_of, text};
 use crate::support::{On, Start, on_both};
 
 on_both!(
     a_server_is_made_read_changed_and_deleted,
     a_change_of_an_old_version_is_refused,
     a_repeated_write_is_done_once,
+    a_key_is_one_request_s_whatever_became_of_it,
+    an_erasure_asked_for_at_once_is_noted_once,
     lists_are_paged_and_filtered,
     a_tenant_has_so_many_servers_and_no_more,
     problems_name_the_field,
@@ -63,28 +67,100 @@ async fn a_change_of_an_old_version_is_refused(on: On) {
     assert_eq!(anna.get(path).await["version"], 3);
 }
 
+/// Ten times at once, and once more when all is over: all get the first one's answer.
+async fn repeated(
+    asks: &Asks,
+    method: &str,
+    path: &str,
+    matches: Option<&str>,
+    body: Option<&Value>,
+) -> Reply {
+    let mut headers = vec![("idempotency-key", method)];
+    headers.extend(matches.map(|version| ("if-match", version)));
+    let race = (0..10).map(|_| asks.ask(method, path, &headers, body));
+    let mut replies = join_all(race).await;
+    let fresh = replies.iter().filter(|reply| !reply.headers.contains_key("idempotency-replayed")).count();
+    assert_eq!(fresh, 1, "{method} {path}");
+    replies.push(asks.ask(method, path, &headers, body).await);
+    for reply in &replies {
+        assert!(reply.status.is_success(), "{method} {path}: {}", text(reply));
+        assert_eq!((reply.status, &reply.body), (replies[0].status, &replies[0].body));
+        for name in ["etag", "location"] {
+            assert_eq!(reply.headers.get(name), replies[0].headers.get(name));
+        }
+    }
+    replies.remove(0)
+}
+
 async fn a_repeated_write_is_done_once(on: On) {
     let control = Start::new(on).run();
     let anna = control.operator();
     anna.add_tenant("acme").await;
+    let (all, one) = ("/v1/servers", "/v1/servers/acme%2Fx");
     let body = json!({ "name": "acme/x", "profile": "luanti" });
+    let made = repeated(&anna, "POST", all, None, Some(&body)).await;
+    assert_eq!((made.status, &made.headers["location"]), (StatusCode::CREATED, &one.parse().unwrap()));
+    let changed = repeated(&anna, "PATCH", one, None, Some(&json!({ "mode": "full" }))).await;
+    assert_eq!(changed.headers["etag"], "\"2\"");
+    let bruno = control.who(&["--role", "operator", "--subject", "bruno"]);
+    let changed = repeated(&bruno, "PATCH", one, Some("\"2\""), Some(&json!({ "mode": "observe" }))).await;
+    assert_eq!(changed.headers["etag"], "\"3\"");
+    repeated(&anna, "DELETE", one, Some("\"3\""), None).await;
+    assert_eq!(bus::until_there(&control, "dormouse.server.deleted", 1).await.len(), 1);
+    let kinds: Vec<Value> = bus::all(&control).await.iter().map(|event| event["type"].clone()).collect();
+    let count = |kind: &str| kinds.iter().filter(|one| *one == kind).count();
+    assert_eq!((count("dormouse.server.created"), count("dormouse.server.changed")), (1, 2));
+    // What came of it may be long gone.
+    let again = anna.ask("POST", all, &[("idempotency-key", "POST")], Some(&body)).await;
+    assert_eq!((again.status, again.body), (StatusCode::CREATED, made.body));
+    assert_eq!(anna.problem("GET", one, None).await.0, StatusCode::NOT_FOUND);
+}
+
+async fn a_key_is_one_request_s_whatever_became_of_it(on: On) {
+    let control = Start::new(on).run();
+    let anna = control.operator();
+    anna.add_tenant("acme").await;
     let key = [("idempotency-key", "one")];
-    let race = (0..10).map(|_| anna.ask("POST", "/v1/servers", &key, Some(&body)));
-    let replies = join_all(race).await;
-    for reply in &replies {
-        assert_eq!(reply.status, StatusCode::CREATED, "{}", text(reply));
-        assert_eq!(reply.body, replies[0].body);
-        assert_eq!(reply.headers["location"], "/v1/servers/acme%2Fx");
+    let new = |name: &str| json!({ "name": name, "profile": "luanti" });
+    // What is refused keeps no answer: the same request may go better later.
+    let mut missing = new("acme/x");
+    missing["node"] = json!("fra-1");
+    let refused = anna.ask("POST", "/v1/servers", &key, Some(&missing)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", text(&refused));
+    anna.post("/v1/nodes", json!({ "name": "fra-1", "total_bytes": 8u64 << 30 })).await;
+    let made = anna.ask("POST", "/v1/servers", &key, Some(&missing)).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", text(&made));
+    assert!(!made.headers.contains_key("idempotency-replayed"));
+    // Another request under the key changes nothing, whether it could have been done or not.
+    for other in [new("acme/y"), new("acme/x"), new("nobody/y")] {
+        let reply = anna.ask("POST", "/v1/servers", &key, Some(&other)).await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{other}: {}", text(&reply));
+        assert!(text(&reply).contains("Idempotency-Key"), "{other}: {}", text(&reply));
     }
-    let fresh = replies.iter().filter(|reply| !reply.headers.contains_key("idempotency-replayed")).count();
-    assert_eq!(fresh, 1);
-    let other = json!({ "name": "acme/y", "profile": "luanti" });
-    let reply = anna.ask("POST", "/v1/servers", &key, Some(&other)).await;
-    assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(anna.get("/v1/servers").await["items"].as_array().unwrap().len(), 1);
+    // Two requests of the same key at once: one of them is done.
+    let (first, second) = (new("acme/a"), new("acme/b"));
+    let both = [("idempotency-key", "both")];
+    let race = [&first, &second].map(|body| anna.ask("POST", "/v1/servers", &both, Some(body)));
+    let mut statuses: Vec<u16> =
+        join_all(race.into_iter()).await.iter().map(|reply| reply.status.as_u16()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 422]);
+    assert_eq!(anna.get("/v1/servers").await["items"].as_array().unwrap().len(), 2);
     // Another asker's key of the same name is another key.
-    let acme = control.tenant("acme");
-    let reply = acme.ask("POST", "/v1/servers", &key, Some(&other)).await;
+    let reply = control.tenant("acme").ask("POST", "/v1/servers", &key, Some(&new("acme/y"))).await;
     assert_eq!(reply.status, StatusCode::CREATED, "{}", text(&reply));
+}
+
+async fn an_erasure_asked_for_at_once_is_noted_once(on: On) {
+    let start = Start::new(on);
+    let ledger = start.keys.with_file_name("ledger");
+    let control = start.with(&["--erasure-ledger", ledger.to_str().unwrap()]).run();
+    let anna = control.operator();
+    repeated(&anna, "POST", "/v1/erasures", None, Some(&json!({ "subject": "person-1" }))).await;
+    assert_eq!(anna.get("/v1/erasures").await["items"].as_array().unwrap().len(), 1);
+    // Of a second line in the ledger the next start would think that the database was restored.
+    assert_eq!(std::fs::read_to_string(ledger).unwrap().lines().count(), 1);
 }
 
 async fn lists_are_paged_and_filtered(on: On) {
@@ -181,7 +257,7 @@ async fn keys_log_in_and_rotate(on: On) {
         control.anyone().ask("POST", "/v1/login", &[], Some(&body)).await
     };
     let token = body_of(&login(&old).await, StatusCode::OK)["token"].as_str().unwrap().to_owned();
-    let console = crate::support::control::Asks(control.anyone().0.with_token(token));
+    let console = Asks(control.anyone().0.with_token(token));
     assert_eq!(console.get("/v1/tenants").await["items"][0]["id"], "acme");
     let path = format!("/v1/keys/{}", old["key"]["id"].as_str().unwrap());
     assert_eq!(anna.ask("DELETE", &path, &[], None).await.status, StatusCode::NO_CONTENT);

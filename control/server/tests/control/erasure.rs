@@ -183,6 +183,7 @@ async fn after_a_restore_what_was_erased_is_erased_again(on: On) {
     // Whoever had read everything before the restore reads the request again.
     let last = crate::bus::until_there(&control, "dormouse.erasure.requested", 1).await;
     assert!(last[0]["position"].as_u64().unwrap() > 1 << 32, "{last:?}");
+    crate::bus::until_there(&control, "dormouse.erasure.completed", 1).await;
     control.kill();
     // It is known now: the next start changes nothing.
     let control = backup.run();

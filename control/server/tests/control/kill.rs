@@ -18,6 +18,7 @@ on_both!(
     a_threshold_s_write_is_whole_or_never_was,
     a_node_s_write_is_whole_or_never_was,
     a_person_s_write_is_whole_or_never_was,
+    a_key_s_write_is_whole_or_never_was,
     an_erasure_is_finished_whatever_dies,
     a_dead_letter_is_kept_whatever_dies,
     what_was_committed_is_told,
@@ -34,10 +35,12 @@ struct Write {
     /// What the bus is told of it, once.
     told: Option<&'static str>,
     by_node: bool,
+    /// It takes an Idempotency-Key.
+    repeats: bool,
 }
 
 fn write(method: &'static str, path: &'static str, body: Value, told: &'static str) -> Write {
-    Write { method, path, body, told: Some(told), by_node: false }
+    Write { method, path, body, told: Some(told), by_node: false, repeats: true }
 }
 
 /// Something of everything, so that every write has something to change.
@@ -92,8 +95,8 @@ async fn kinds(control: &Control) -> Vec<String> {
     bus::all(control).await.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Dies before the first statement of the write, before the second, …, after its commit.
-async fn killed_everywhere(on: On, write: &Write) {
+/// Dies before the first statement of the write, before the second, …, after its commit. What there was, and is then.
+async fn killed_everywhere(on: On, write: &Write) -> [Vec<Value>; 2] {
     let start = Start::new(on).with(&["--erasure-service", "billing"]);
     let control = start.run();
     furnish(&control).await;
@@ -107,12 +110,14 @@ async fn killed_everywhere(on: On, write: &Write) {
         path => path.to_owned(),
     };
     for number in 1.. {
-        let mut control = start.clone().dies_at(&format!("{KEY}+{number}")).run();
+        let place = if write.repeats { KEY } else { "no-key" };
+        let mut control = start.clone().dies_at(&format!("{place}+{number}")).run();
         let asks = if write.by_node { control.node("fra-1") } else { control.operator() };
         let ask = async || {
             let headers = [("idempotency-key", KEY)];
+            let headers = if write.repeats { &headers[..] } else { &[] };
             let body = (write.method != "DELETE").then_some(&write.body);
-            asks.0.ask(write.method.parse().unwrap(), &path, &headers, body).await
+            asks.0.ask(write.method.parse().unwrap(), &path, headers, body).await
         };
         let state = all_of(&control).await;
         if state == before {
@@ -123,13 +128,15 @@ async fn killed_everywhere(on: On, write: &Write) {
         }
         // The last one came after the commit: the whole of it is there, and it is not done twice.
         assert!(number > 3, "{what}: committed before its {number}th statement");
-        let reply = ask().await.unwrap();
-        assert!(
-            reply.status.is_success() && reply.headers.contains_key("idempotency-replayed"),
-            "{what}: {} {}",
-            reply.status,
-            String::from_utf8_lossy(&reply.body)
-        );
+        if write.repeats {
+            let reply = ask().await.unwrap();
+            assert!(
+                reply.status.is_success() && reply.headers.contains_key("idempotency-replayed"),
+                "{what}: {} {}",
+                reply.status,
+                String::from_utf8_lossy(&reply.body)
+            );
+        }
         if let Some(told) = write.told {
             let told = format!("dormouse.{told}");
             let count = |kinds: &[String]| kinds.iter().filter(|kind| **kind == told).count();
@@ -137,8 +144,9 @@ async fn killed_everywhere(on: On, write: &Write) {
             bus::until_there(&control, &told, count(&earlier) + 1).await;
             assert_eq!(count(&kinds(&control).await), count(&earlier) + 1, "{what}");
         }
-        return;
+        return [before, state];
     }
+    unreachable!("a write has an end");
 }
 
 async fn a_servers_write_is_whole_or_never_was(on: On) {
@@ -188,6 +196,14 @@ async fn a_person_s_write_is_whole_or_never_was(on: On) {
     ] {
         killed_everywhere(on, &one).await;
     }
+}
+
+async fn a_key_s_write_is_whole_or_never_was(on: On) {
+    let new = json!({ "title": "console", "role": "tenant", "tenant": "acme" });
+    let one = Write { repeats: false, ..write("POST", "/v1/keys", new, "key.created") };
+    let keys = |state: &[Value]| state[6]["items"].as_array().unwrap().len();
+    let [before, after] = killed_everywhere(on, &one).await;
+    assert_eq!((keys(&before), keys(&after)), (0, 1));
 }
 
 /// Runs until it dies at a place, or until the condition holds; how it ended.
