@@ -107,6 +107,8 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     entries: Vec<StreamId>,
     handle: &impl Fn(BusEvent) -> F,
 ) -> Result<(), RedisError> {
+    // Acknowledged together: what a crash leaves is handled again.
+    let mut done = Vec::with_capacity(entries.len());
     for entry in entries {
         let text: Option<String> = entry.get(FIELD);
         let event = text.as_deref().map(serde_json::from_str::<BusEvent>);
@@ -118,20 +120,21 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
         };
         failpoint::at("consumer-handled");
         match outcome {
-            Ok(()) => {
-                acknowledge(connection, stream, group, &entry.id).await?;
-                failpoint::at("consumer-acknowledged");
-            }
+            Ok(()) => done.push(entry.id),
             Err(reason) => {
                 let deliveries = deliveries(connection, stream, group, &entry.id).await?;
                 tracing::warn!(group = group.name, id = entry.id, deliveries, %reason, "an event was not handled");
                 if deliveries >= ATTEMPTS {
                     bury(connection, group, &entry.id, &reason, deliveries, text.unwrap_or_default()).await?;
                     failpoint::at("consumer-buried");
-                    acknowledge(connection, stream, group, &entry.id).await?;
+                    done.push(entry.id);
                 }
             }
         }
+    }
+    if !done.is_empty() {
+        acknowledge(connection, stream, group, &done).await?;
+        failpoint::at("consumer-acknowledged");
     }
     Ok(())
 }
@@ -140,9 +143,9 @@ async fn acknowledge(
     connection: &mut MultiplexedConnection,
     stream: &str,
     group: &Group,
-    id: &str,
+    ids: &[String],
 ) -> Result<(), RedisError> {
-    redis::cmd("XACK").arg(stream).arg(&group.name).arg(id).query_async(connection).await
+    redis::cmd("XACK").arg(stream).arg(&group.name).arg(ids).query_async(connection).await
 }
 
 async fn deliveries(
