@@ -277,6 +277,9 @@ impl Node {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
+                // A record that came since the last look says who it was.
+                self.tell(self.read_records());
+                self.tell(self.wake_who_is_wanted());
                 self.tell(wake(&sleeper, if flagged == 0 { now } else { flagged }, None));
             }
             // A query that passed on the way into the doze waits in the frozen server's socket, without a record.
