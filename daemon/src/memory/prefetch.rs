@@ -26,8 +26,6 @@ const PIECES: usize = 48;
 /// Threads where the kernel has no remote WILLNEED: each waits for one page at a time.
 const READERS: usize = 4;
 
-/// Groups that were needed within 100 ms the last times: what a first answer takes.
-const FIRST: usize = 3;
 const POLL: Duration = Duration::from_millis(1);
 
 /// What runs while the pages come back.
@@ -191,7 +189,7 @@ impl Plan {
                 let steps = ranges::steps_of(&fits, STEP, PIECES);
                 plan.steps.extend(steps.into_iter().map(|pages| Step { target, pages }));
             }
-            if number < FIRST {
+            if number == 0 {
                 plan.first = plan.steps.len();
             }
         }

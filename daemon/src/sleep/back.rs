@@ -34,13 +34,9 @@ use crate::{
 const AT_ONCE: usize = 2;
 /// The longest that a server stays frozen for its memory or its turn; then it runs, and the rest comes beside.
 const FROZEN_AT_MOST: Duration = Duration::from_secs(1);
-/// An answer that takes longer is not waited for before the rest comes. (With all its memory a Minecraft server takes
-/// 7 ms.)
-const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
-/// When a woken server is looked at: what it needed first is brought first the next time.
-pub(super) const LOOKS: [Duration; 8] = [
-    Duration::from_millis(25),
-    Duration::from_millis(50),
+/// When a woken server is looked at: what it needed first is brought first the next time. The first look is as soon as it
+/// has answered. (With all its memory a Minecraft server takes 7 ms for that.)
+pub(super) const LOOKS: [Duration; 6] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
     Duration::from_millis(400),
@@ -48,6 +44,7 @@ pub(super) const LOOKS: [Duration; 8] = [
     Duration::from_millis(1600),
     Duration::from_secs(5),
 ];
+const POLL: Duration = Duration::from_millis(1);
 
 /// What it takes to bring a server's memory back.
 #[derive(Clone, Debug)]
@@ -158,7 +155,9 @@ impl Job {
     fn look_on_beside(&self, reports: UnboundedSender<Report>, early: Receiver<Early>) {
         let slot = self.slot;
         let (name, back, woken) = (Arc::clone(&self.name), self.back.clone(), Instant::now());
+        let arrays = Arc::clone(&self.arrays);
         let look = move || {
+            await_answer(woken, || is_awaited(&arrays, slot));
             match look_on(&back, woken, &early) {
                 Ok(sets) => {
                     let (bytes, wakes) = (sets.bytes(), sets.wakes() as u32);
@@ -190,9 +189,7 @@ impl Job {
             self.let_run();
             self.look_on_beside(reports.clone(), early);
         }
-        let state = self.arrays.state(self.slot);
-        let answering =
-            || alone() && state.await_answer_ns.load(SeqCst) != 0 && self.woken.elapsed() < ANSWERS_WITHIN;
+        let answering = || alone() && self.woken.elapsed() < LOOKS[0] && is_awaited(&self.arrays, self.slot);
         let mut done = self.prefetch(&Cancel::default(), Beside::Server { answering: &answering });
         // It ended already: nothing is recorded.
         let _ = tell_early.send(std::mem::take(&mut done.early));
@@ -266,12 +263,32 @@ impl Sleeper {
     }
 }
 
-/// Records what a woken server touches; of a mapped wake what was not brought back.
+/// Whether the door still waits for the first answer after the wake.
+fn is_awaited(arrays: &Arrays, slot: u32) -> bool {
+    arrays.state(slot).await_answer_ns.load(SeqCst) != 0
+}
+
+/// Waits until it has answered, or until the first look is due. A server whose turn has just come is not awaited yet.
+fn await_answer(woken: Instant, is_awaited: impl Fn() -> bool) {
+    let mut was_awaited = false;
+    while woken.elapsed() < LOOKS[0] {
+        let awaited = is_awaited();
+        if was_awaited && !awaited {
+            return;
+        }
+        was_awaited |= awaited;
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Records what a woken server touches, now and later; of a mapped wake what was not brought back.
 fn look_on(back: &Back, woken: Instant, early: &Receiver<Early>) -> crate::memory::Result<WorkingSets> {
     let wake = WorkingSets::load(&back.sets)?.next_wake();
     let mut looks = Looks::new(wake);
     for (number, after) in LOOKS.iter().enumerate() {
-        std::thread::sleep((woken + *after).saturating_duration_since(Instant::now()));
+        if number > 0 {
+            std::thread::sleep((woken + *after).saturating_duration_since(Instant::now()));
+        }
         for pid in back.group.pids()? {
             // One that ended meanwhile has nothing to tell.
             let _ = looks.look(pid, number);
