@@ -59,6 +59,9 @@ impl Beside<'_> {
     }
 }
 
+/// What processes needed for the first answer, and later or not at all the last times.
+pub type Early = Vec<(ProcessKey, Vec<Span>)>;
+
 /// What a prefetch did.
 #[derive(Debug)]
 pub struct Prefetched {
@@ -73,8 +76,7 @@ pub struct Prefetched {
     pub planned: Duration,
     pub took: Duration,
     pub cancelled: bool,
-    /// What it needed for its first answer, and later or not at all the last times.
-    pub early: Vec<(ProcessKey, Vec<Span>)>,
+    pub early: Early,
     /// Processes whose memory could not be brought back: they fault for themselves, more slowly. A process
     /// that ended is none of them.
     pub failed: Vec<Error>,
@@ -271,7 +273,7 @@ struct Work<'a> {
     first: usize,
     way: Way,
     beside: Beside<'a>,
-    early: OnceLock<Vec<(ProcessKey, Vec<Span>)>>,
+    early: OnceLock<Early>,
     progress: &'a Progress,
     cancel: &'a Cancel,
 }
@@ -334,7 +336,7 @@ impl Work<'_> {
     }
 
     /// Nobody has brought any of it yet.
-    fn touched_of_the_rest(&self) -> Vec<(ProcessKey, Vec<Span>)> {
+    fn touched_of_the_rest(&self) -> Early {
         let of_target = |(number, target): (usize, &Target)| {
             let rest = self.steps[self.first..].iter().filter(|step| step.target == number);
             let rest = ranges::joined(rest.flat_map(|step| step.pages.iter().copied()).collect(), 0);

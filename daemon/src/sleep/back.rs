@@ -23,10 +23,9 @@ use crate::{
     memory::{
         Cancel,
         group::Group,
-        prefetch::{Beside, Prefetched, Progress, drop_untouched, prefetch},
-        ranges::Span,
+        prefetch::{Beside, Early, Prefetched, Progress, drop_untouched, prefetch},
         refill,
-        working_set::{Looks, ProcessKey, Wake, WorkingSets},
+        working_set::{Looks, Wake, WorkingSets},
     },
 };
 
@@ -34,10 +33,12 @@ use crate::{
 const AT_ONCE: usize = 2;
 /// The longest that a server stays frozen for its memory or its turn; then it runs, and the rest comes beside.
 const FROZEN_AT_MOST: Duration = Duration::from_secs(1);
+/// A first answer that takes longer is not waited for. (With all its memory a Minecraft server takes 7 ms.)
+const ANSWERS_WITHIN: Duration = Duration::from_millis(100);
 /// When a woken server is looked at: what it needed first is brought first the next time. The first look is as soon as it
-/// has answered. (With all its memory a Minecraft server takes 7 ms for that.)
+/// has answered.
 pub(super) const LOOKS: [Duration; 6] = [
-    Duration::from_millis(100),
+    ANSWERS_WITHIN,
     Duration::from_millis(200),
     Duration::from_millis(400),
     Duration::from_millis(800),
@@ -79,9 +80,6 @@ struct Jobs {
     waiting: Vec<Job>,
     under_way: usize,
 }
-
-/// Of a wake, what was needed for the first answer.
-type Early = Vec<(ProcessKey, Vec<Span>)>;
 
 /// Hands wakes to the threads that bring memory back.
 #[derive(Clone)]
@@ -189,7 +187,8 @@ impl Job {
             self.let_run();
             self.look_on_beside(reports.clone(), early);
         }
-        let answering = || alone() && self.woken.elapsed() < LOOKS[0] && is_awaited(&self.arrays, self.slot);
+        let answering =
+            || alone() && self.woken.elapsed() < ANSWERS_WITHIN && is_awaited(&self.arrays, self.slot);
         let mut done = self.prefetch(&Cancel::default(), Beside::Server { answering: &answering });
         // It ended already: nothing is recorded.
         let _ = tell_early.send(std::mem::take(&mut done.early));
@@ -271,7 +270,7 @@ fn is_awaited(arrays: &Arrays, slot: u32) -> bool {
 /// Waits until it has answered, or until the first look is due. A server whose turn has just come is not awaited yet.
 fn await_answer(woken: Instant, is_awaited: impl Fn() -> bool) {
     let mut was_awaited = false;
-    while woken.elapsed() < LOOKS[0] {
+    while woken.elapsed() < ANSWERS_WITHIN {
         let awaited = is_awaited();
         if was_awaited && !awaited {
             return;

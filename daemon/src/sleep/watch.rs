@@ -273,13 +273,16 @@ impl Node {
             let flagged = state.wake_ns.load(SeqCst) != 0 || state.query_ns.load(SeqCst) != 0;
             flagged || sleeper.wanted.load(SeqCst) || expire && !sleeper.queue().is_empty()
         };
-        for sleeper in self.slots.asleep(has_work) {
+        let sleepers = self.slots.asleep(has_work);
+        if !sleepers.is_empty() {
+            // A record that came since the last look says who it was that set a flag.
+            self.tell(self.read_records());
+            self.tell(self.wake_who_is_wanted());
+        }
+        for sleeper in sleepers {
             let state = self.arrays.state(sleeper.slot);
             let flagged = state.wake_ns.load(SeqCst);
             if flagged != 0 || sleeper.wanted.load(SeqCst) {
-                // A record that came since the last look says who it was.
-                self.tell(self.read_records());
-                self.tell(self.wake_who_is_wanted());
                 self.tell(wake(&sleeper, if flagged == 0 { now } else { flagged }, None));
             }
             // A query that passed on the way into the doze waits in the frozen server's socket, without a record.

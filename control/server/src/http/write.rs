@@ -119,7 +119,16 @@ impl App {
     ) -> Result<Done<T>, Refusal> {
         failpoint::arm(head.key.as_deref().unwrap_or("no-key"));
         let tx = self.db.write(&caller.scope()).await?;
-        let refusal = match attempt(tx, caller, head, work, answer, note).await {
+        let attempt = async {
+            let mut tx = tx;
+            let what = work(&mut tx).await.map_err(Into::into)?;
+            let answer = answer(&what)?;
+            keep(&mut tx, caller, head, &answer).await?;
+            note(&what).await?;
+            tx.commit().await?;
+            Ok(Done { what, answer })
+        };
+        let refusal = match attempt.await {
             Ok(done) => {
                 failpoint::statement();
                 failpoint::at("after-commit");
@@ -149,22 +158,6 @@ impl App {
         response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
         Ok(Some(response))
     }
-}
-
-async fn attempt<T, E: Into<Refusal>>(
-    mut tx: Tx,
-    caller: &Caller,
-    head: &Head,
-    work: impl AsyncFnOnce(&mut Tx) -> Result<T, E>,
-    answer: impl FnOnce(&T) -> Result<Answer, Problem>,
-    note: impl AsyncFnOnce(&T) -> Result<(), Problem>,
-) -> Result<Done<T>, Refusal> {
-    let what = work(&mut tx).await.map_err(Into::into)?;
-    let answer = answer(&what)?;
-    keep(&mut tx, caller, head, &answer).await?;
-    note(&what).await?;
-    tx.commit().await?;
-    Ok(Done { what, answer })
 }
 
 /// The last that is written: who comes here second finds the place taken, once the first has committed.
