@@ -211,7 +211,7 @@ fn ddnet_answers_and_lets_players_in() {
 
 #[test]
 fn a_jvm_heap_answers() {
-    let stand = Stand::new(|place| servers::java::heap(place, 7001, 128)).unwrap();
+    let stand = Stand::new(|place| java::heap(place, 7001, 128, java::Objects::Large)).unwrap();
     assert!(stand.cgroup.memory().unwrap().resident > 128 << 20);
     stand.ask_all("line", |to| clients::line::ask(to, "touch 16", TIMEOUT)).unwrap();
     stand.take_down().unwrap();

@@ -66,7 +66,7 @@ impl Kind {
         match self {
             Self::Luanti => luanti::start(place, self.port()),
             Self::Minecraft => minecraft::start(place, self.port()),
-            Self::Jvm => java::heap(place, self.port(), HEAP_MIB),
+            Self::Jvm => java::heap(place, self.port(), HEAP_MIB, java::Objects::Large),
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             port: 7001,
             // It answers whoever speaks.
             limits: "first_speaker = \"client\"\n",
-            start: &|place, port| java::heap(place, port, HEAP_MIB),
+            start: &|place, port| java::heap(place, port, HEAP_MIB, java::Objects::Large),
         },
         Wanted {
             name: NAMES[MINECRAFT],

@@ -33,7 +33,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
             transport: Transport::Tcp,
             port: 7001,
             limits: &format!("first_speaker = \"client\"\nbring_back = \"{how}\"\n"),
-            start: &|place, port| java::heap(place, port, LIVE_MIB),
+            start: &|place, port| java::heap(place, port, LIVE_MIB, java::Objects::Small),
         }])?;
         let (_, to, _) = stand.servers[0];
         let ask = |line: &str| stand.node.client.run(|| pause_ms(to, line));

@@ -16,13 +16,26 @@ use crate::process::{Place, Process};
 /// Exit code with which the tick server's watchdog halts it (fixtures/java/Tick.java).
 pub const WATCHDOG_EXIT: i32 = 71;
 
+/// What the live heap consists of.
+#[derive(Clone, Copy, Debug)]
+pub enum Objects {
+    /// 256 KiB each, as a game's chunks of its world. A collector does not read what is in them.
+    Large,
+    /// 2 KiB each: a collector comes to every page.
+    Small,
+}
+
 /// A JVM with `mib` MiB of live heap that ticks 20 times a second and answers lines on TCP.
-pub fn heap(place: Place<'_>, port: u16, mib: u32) -> Result<Server> {
+pub fn heap(place: Place<'_>, port: u16, mib: u32, objects: Objects) -> Result<Server> {
     let dir = owner::temp_dir("heap")?;
     compile("Heap", &dir)?;
     // Serial GC keeps a third of the heap for the young: the old generation must hold all that lives.
     let mut command = java(&dir, mib * 3 / 2 + 64);
-    command.args(["Heap", &mib.to_string(), &port.to_string()]);
+    let bytes = match objects {
+        Objects::Large => 256 << 10,
+        Objects::Small => 2 << 10,
+    };
+    command.args(["Heap".to_owned(), mib.to_string(), port.to_string(), bytes.to_string()]);
     let mut process = Process::spawn("java Heap", command, place)?;
     process.wait_until(Duration::from_mins(2), || {
         place.run(|| clients::line::ask(own(port), "ping", Duration::from_secs(2)))

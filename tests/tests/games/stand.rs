@@ -51,7 +51,7 @@ impl Plays {
             Self::Luanti => luanti::start(place, PORT),
             Self::DdNet => ddnet::start(place, PORT),
             Self::Echo | Self::EchoUdp => echo::start(place, PORT),
-            Self::Heap(mib) => java::heap(place, PORT, mib),
+            Self::Heap(mib) => java::heap(place, PORT, mib, java::Objects::Large),
             Self::Tick(max_tick_time_ms) => java::tick(place, PORT, max_tick_time_ms),
         }
     }
