@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// One event. Delivered at least once: readers remember `id`, or the version in `data`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BusEvent {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = BusEvent))]
+pub struct BusEvent<Data = serde_json::Value> {
     pub specversion: String,
     pub id: String,
     /// `dormouse.server.created`
@@ -25,7 +25,7 @@ pub struct BusEvent {
     /// Extension attribute: the event's place in the region's stream; given back as `after` it asks for what
     /// follows.
     pub position: u64,
-    pub data: serde_json::Value,
+    pub data: Data,
 }
 
 /// `GET /v1/bus?…`

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamPendingCountReply, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
 
-use super::stream::{FIELD, key};
+use super::stream::{FIELD, KIND, key};
 use crate::failpoint;
 
 /// How long a read waits for news.
@@ -33,6 +33,8 @@ pub struct Group {
     pub consumer: String,
     /// An event that its consumer has not finished for so long is another's.
     pub idle: Duration,
+    /// The type of event that it is about; `None`: all. Others are done with unread.
+    pub kind: Option<String>,
 }
 
 /// Handles the group's events until Redis fails; to be called again then.
@@ -110,6 +112,12 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     // Acknowledged together: what a crash leaves is handled again.
     let mut done = Vec::with_capacity(entries.len());
     for entry in entries {
+        if let (Some(wanted), Some(kind)) = (&group.kind, entry.get::<String>(KIND))
+            && kind != *wanted
+        {
+            done.push(entry.id);
+            continue;
+        }
         let text: Option<String> = entry.get(FIELD);
         let event = text.as_deref().map(serde_json::from_str::<BusEvent>);
         let outcome = match event {

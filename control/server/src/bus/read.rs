@@ -1,6 +1,7 @@
 //! Events by cursor: what a service without Redis reads, and what the relay sends.
 
 use dormouse_api::registry::bus::BusEvent;
+use serde::de::DeserializeOwned;
 
 use crate::clock;
 use crate::store::{Row, StoreError, Tx, args};
@@ -8,7 +9,7 @@ use crate::store::{Row, StoreError, Tx, args};
 /// How long events can be read again, and a lost stream be refilled.
 pub const KEPT_MS: u64 = 7 * 86_400_000;
 
-fn event(row: &Row, region: &str) -> Result<BusEvent, StoreError> {
+fn event<Data: DeserializeOwned>(row: &Row, region: &str) -> Result<BusEvent<Data>, StoreError> {
     Ok(BusEvent {
         specversion: "1.0".to_owned(),
         id: row.text("id")?,
@@ -23,14 +24,15 @@ fn event(row: &Row, region: &str) -> Result<BusEvent, StoreError> {
     })
 }
 
-/// The events after a position, oldest first; `kind`: only those whose type begins so.
-pub async fn after(
+/// The events after a position, oldest first; `kind`: only those whose type begins so. Who sends them on asks for them with
+/// their data as it was written, a `Box<RawValue>`.
+pub async fn after<Data: DeserializeOwned>(
     tx: &mut Tx,
     region: &str,
     position: u64,
     kind: &str,
     most: u32,
-) -> Result<Vec<BusEvent>, StoreError> {
+) -> Result<Vec<BusEvent<Data>>, StoreError> {
     let kind = kind.strip_prefix("dormouse.").unwrap_or(kind);
     let sql = "SELECT id, kind, subject, tenant, data, created_at, position FROM outbox \
                WHERE position > $1 AND substr(kind, 1, length($2)) = $2 ORDER BY position LIMIT $3";

@@ -10,6 +10,7 @@ use dormouse_api::registry::bus::BusEvent;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamInfoStreamReply;
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use serde_json::value::RawValue;
 
 use super::read;
 use crate::app::App;
@@ -23,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The name of its position among the sinks.
 pub const SINK: &str = "redis";
+/// The field of an entry that holds the event's type: who wants others only need not look into it.
+pub const KIND: &str = "type";
 /// The field of an entry that holds the event's JSON.
 pub const FIELD: &str = "event";
 
@@ -113,13 +116,15 @@ pub(super) fn is_missing(error: &RedisError) -> bool {
 async fn send(
     connection: &mut MultiplexedConnection,
     stream: &str,
-    events: &[BusEvent],
+    events: &[BusEvent<Box<RawValue>>],
 ) -> Result<(), RelayError> {
     let mut pipe = redis::pipe();
     for event in events {
         pipe.cmd("XADD")
             .arg(stream)
             .arg(format!("{}-0", event.position))
+            .arg(KIND)
+            .arg(&event.kind)
             .arg(FIELD)
             .arg(serde_json::to_string(event)?);
     }

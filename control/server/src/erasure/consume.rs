@@ -79,6 +79,7 @@ pub async fn from_stream(app: Arc<App>, client: redis::Client) {
         name: OWN.to_owned(),
         consumer: uuid::Uuid::new_v4().simple().to_string(),
         idle: IDLE,
+        kind: Some(format!("dormouse.{REQUESTED}")),
     };
     loop {
         let handled = consume::run(&client, &group, |event| handle(app.clone(), event)).await;

@@ -11,6 +11,8 @@ use dormouse_api::registry::Page;
 use dormouse_api::registry::bus::{BusEvent, BusFilter, DeadLetter};
 use dormouse_api::{Code, Problem};
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::router::OpenApiRouter;
@@ -53,7 +55,7 @@ async fn events(
     if !streams {
         let mut tx = app.db.read(&Scope::Region).await?;
         let after = filter.after.unwrap_or(0);
-        let events = read::after(&mut tx, &app.region.name, after, &kind, size + 1).await?;
+        let events = read::after::<Value>(&mut tx, &app.region.name, after, &kind, size + 1).await?;
         tx.commit().await?;
         let page = page(events, size, |event| event.position.to_string());
         return Ok(Answer::ok(&page)?.into_response());
@@ -96,7 +98,7 @@ async fn send(
 ) -> Result<bool, StoreError> {
     loop {
         let mut tx = app.db.read(&Scope::Region).await?;
-        let events = read::after(&mut tx, &app.region.name, *at, kind, BATCH).await?;
+        let events = read::after::<Box<RawValue>>(&mut tx, &app.region.name, *at, kind, BATCH).await?;
         tx.commit().await?;
         if events.is_empty() {
             return Ok(true);

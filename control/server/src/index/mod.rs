@@ -53,22 +53,34 @@ impl Entry {
     }
 }
 
-/// Compares and writes in one step. 1: written; 2: the same again, refreshed; 0: older than what is there; -1: another
-/// region's living server has the name.
+/// Compares and writes, each entry in one step. Of each: 1: written; 2: the same again, refreshed; 0: older than what is
+/// there; -1: another region's living server has the name.
+///
+/// ARGV: how long they live, ms; then of each of KEYS its region, sequence, whether it is deleted, and the entry.
 const PUT: &str = r"
-local known = redis.call('HMGET', KEYS[1], 'region', 'sequence', 'deleted')
-if known[1] == ARGV[1] then
-    if tonumber(known[2]) > tonumber(ARGV[2]) then return 0 end
-    if tonumber(known[2]) == tonumber(ARGV[2]) and known[3] == ARGV[3] then
-        redis.call('PEXPIRE', KEYS[1], ARGV[4])
-        return 2
+local done = {}
+for i, key in ipairs(KEYS) do
+    local region, sequence, deleted, entry = unpack(ARGV, i * 4 - 2, i * 4 + 1)
+    local known = redis.call('HMGET', key, 'region', 'sequence', 'deleted')
+    local became = 1
+    if known[1] == region then
+        if tonumber(known[2]) > tonumber(sequence) then
+            became = 0
+        elseif tonumber(known[2]) == tonumber(sequence) and known[3] == deleted then
+            became = 2
+        end
+    elseif known[1] and known[3] == '0' then
+        became = -1
     end
-elseif known[1] and known[3] == '0' then
-    return -1
+    if became == 1 then
+        redis.call('HSET', key, 'region', region, 'sequence', sequence, 'deleted', deleted, 'entry', entry)
+    end
+    if became > 0 then
+        redis.call('PEXPIRE', key, ARGV[1])
+    end
+    done[i] = became
 end
-redis.call('HSET', KEYS[1], 'region', ARGV[1], 'sequence', ARGV[2], 'deleted', ARGV[3], 'entry', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return 1
+return done
 ";
 
 /// What became of a write.
@@ -109,23 +121,16 @@ impl Index {
 
     /// Writes these, each in one atomic step, all of them in one round trip.
     pub async fn put(&self, entries: &[Entry]) -> Result<Vec<Put>, RedisError> {
-        let mut pipe = redis::pipe();
-        for (place, entry) in entries.iter().enumerate() {
-            // The first one brings the script along, whatever Redis has forgotten.
-            let command = match place {
-                0 => pipe.cmd("EVAL").arg(PUT),
-                _ => pipe.cmd("EVALSHA").arg(self.put.get_hash()),
-            };
-            command
-                .arg(1)
-                .arg(format!("{PREFIX}{}", entry.server))
+        let mut put = self.put.prepare_invoke();
+        put.arg(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX));
+        for entry in entries {
+            put.key(format!("{PREFIX}{}", entry.server))
                 .arg(&entry.region)
                 .arg(entry.sequence)
                 .arg(u8::from(entry.deleted))
-                .arg(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX))
                 .arg(serde_json::to_string(entry).unwrap_or_default());
         }
-        let done: Vec<i64> = pipe.query_async(&mut self.connection()).await?;
+        let done: Vec<i64> = put.invoke_async(&mut self.connection()).await?;
         let became = |done| match done {
             1 => Put::Written,
             2 => Put::Refreshed,

@@ -197,6 +197,7 @@ async fn a_dead_consumer_s_events_are_taken_over_and_what_fails_is_dead(on: On) 
         name: "billing".to_owned(),
         consumer: "living".to_owned(),
         idle: Duration::from_millis(100),
+        kind: Some("dormouse.tenant.created".to_owned()),
     };
     let seen: Mutex<Vec<String>> = Mutex::default();
     let broken = std::sync::atomic::AtomicBool::new(true);
