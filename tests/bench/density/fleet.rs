@@ -1,6 +1,6 @@
 //! The servers of the density bench: started one after the other, weighed together, joined by players.
 
-use std::{fs, net::SocketAddr, thread, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use dormouse_api::status::Stage;
@@ -198,8 +198,15 @@ impl Fleet {
         }
         if let Some((daemon, _)) = &self.daemon {
             let servers = daemon.status()?.servers;
-            let deep = servers.iter().filter(|server| server.stage == Stage::Deep).count();
-            told.push(format!("{deep} deep"));
+            let (deep, others): (Vec<_>, Vec<_>) =
+                servers.iter().partition(|server| server.stage == Stage::Deep);
+            told.push(format!("{} deep", deep.len()));
+            let mut why = BTreeMap::new();
+            for server in others {
+                let note = server.note.as_deref().unwrap_or("no reason given");
+                *why.entry(format!("{:?} ({note})", server.stage)).or_insert(0) += 1;
+            }
+            told.extend(why.into_iter().map(|(why, count)| format!("{count} {why}")));
         }
         Ok(told.join(", "))
     }

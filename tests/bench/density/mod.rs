@@ -35,9 +35,9 @@ const ON_THE_WAY_S: f64 = 2.0;
 /// So long a full node is asked whether a player's server has gone to sleep again.
 const ROOM_WITHIN: Duration = Duration::from_secs(20);
 
-/// MiB of swap that a MiB of the budget needs: five times the servers, nearly all of each anonymous, in the half of the
+/// MiB of swap that a MiB of the budget needs: seven times the servers, nearly all of each anonymous, in the half of the
 /// swap that can be swept without `memory.reclaim`.
-const SWAP_FOR_ONE: f64 = 10.0;
+const SWAP_FOR_ONE: f64 = 15.0;
 
 struct Scale {
     budget_mib: f64,
