@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use dormouse_tests::clients::{self, scan};
 use dormouse_tests::process::Place;
-use dormouse_tests::servers::{self, Game, Server};
+use dormouse_tests::servers::{self, Game, Server, java};
 use dormouse_tests::topology::{BRIDGE, BareVeth, CLIENT, Invalid, NODE, Node, Road, Transport};
 use dormouse_tests::{cgroup, cgroup::Cgroup, netns};
 
@@ -219,21 +219,21 @@ fn a_jvm_heap_answers() {
 
 #[test]
 fn the_tick_watchdog_ends_a_server_that_was_frozen_for_too_long() {
-    let mut stand = Stand::new(|place| servers::java::tick(place, 25565, 500)).unwrap();
+    let mut stand = Stand::new(|place| java::tick(place, 25565, 500)).unwrap();
     stand.ask_all("login", |to| clients::minecraft::login(to, "raw", TIMEOUT)).unwrap();
     assert_eq!(stand.server.seen_address("raw").unwrap(), BRIDGE[1]);
     // What a fooled daemon would read: the running server has read the true setting already.
-    servers::java::set_max_tick_time(stand.server.dir(), 25565, -1).unwrap();
+    java::set_max_tick_time(stand.server.dir(), 25565, -1).unwrap();
     stand.cgroup.freeze(true).unwrap();
     std::thread::sleep(Duration::from_millis(800));
     stand.cgroup.freeze(false).unwrap();
     let status = stand.server.process.wait(TIMEOUT).unwrap();
-    assert_eq!(status.code(), Some(servers::java::WATCHDOG_EXIT));
+    assert_eq!(status.code(), Some(java::WATCHDOG_EXIT));
 }
 
 #[test]
 fn without_its_watchdog_the_tick_server_survives_the_freeze() {
-    let stand = Stand::new(|place| servers::java::tick(place, 25565, -1)).unwrap();
+    let stand = Stand::new(|place| java::tick(place, 25565, -1)).unwrap();
     stand.cgroup.freeze(true).unwrap();
     std::thread::sleep(Duration::from_millis(800));
     stand.cgroup.freeze(false).unwrap();
