@@ -25,6 +25,7 @@ pub struct BusEvent<Data = serde_json::Value> {
     /// Extension attribute: the event's place in the region's stream; given back as `after` it asks for what
     /// follows.
     pub position: u64,
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub data: Data,
 }
 
