@@ -335,7 +335,7 @@ impl Agent {
             self.metrics.handed_back(name, bytes);
         }
         match out.stopped {
-            Some(stop) => self.feed(name, Event::DeepAborted { reason: format!("{stop:?}").to_lowercase() }),
+            Some(stop) => self.feed(name, Event::DeepAborted { reason: stop.to_string() }),
             None => self.feed(name, Event::DeepDone { bytes }),
         }
         self.draw_up_the_budget();

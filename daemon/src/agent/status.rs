@@ -196,9 +196,10 @@ fn note(managed: &Managed) -> Option<String> {
                     "not-idle" | "observe" | "not-observed" => None,
                     _ => Some(refusal.to_string()),
                 },
-                Reason::Asleep { not_deeper: Some(refusal @ Refusal::Obstacle(_)), .. } => {
-                    Some(format!("not deeper: {refusal}"))
-                }
+                Reason::Asleep {
+                    not_deeper: Some(refusal @ (Refusal::Obstacle(_) | Refusal::DeepFailed { .. })),
+                    ..
+                } => Some(format!("not deeper: {refusal}")),
                 Reason::Asleep { throttled: Some(why), .. } => Some(format!("throttled: {why}")),
                 _ => None,
             }

@@ -44,15 +44,19 @@ impl Default for Bounds {
 }
 
 /// Why a page-out ended before everything was out. What is out stays out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {
+    #[error("somebody knocked, or the node was short of memory")]
     Cancelled,
+    #[error("the whole machine waited for memory too often (/proc/pressure/memory)")]
     Pressure,
-    /// No more fits: the swap's reserve, the half of it that can be swept without memory.reclaim, or the limit
-    /// of a cgroup above.
+    #[error(
+        "no more fits on swap: its reserve, the half of it that can be swept without memory.reclaim, or a limit of a \
+         cgroup above; add swap: `dormouse preflight` says how much the servers here want"
+    )]
     SwapFull,
-    /// Somebody thawed the server: its memory is in use.
+    #[error("somebody thawed it: its memory is in use")]
     Thawed,
 }
 

@@ -68,6 +68,8 @@ const QUICK: Scale = Scale {
 /// What a fleet and its players did.
 struct Seen {
     servers: usize,
+    /// How many there were when the budget was first seen used up.
+    at_first_full: Option<usize>,
     /// What ended the filling, if not the budget.
     cut: Option<&'static str>,
     joins: Vec<(Kind, f64)>,
@@ -109,6 +111,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
     );
     let simulated = model.asleep() as f64 / model.always_awake() as f64;
     let ratio = asleep.servers as f64 / awake.servers as f64;
+    let first = |seen: &Seen| seen.at_first_full.unwrap_or(seen.servers) as f64;
     let gib = scale.budget_mib / 1024.0;
     let exact = |name, value| Figure::new(name, Estimate::exact(value), Goal::Reported);
     let joined = |seen: &Seen, q| quantile(&seen.joins.iter().map(|(_, ms)| *ms).collect::<Vec<_>>(), q);
@@ -121,6 +124,7 @@ pub fn run(quick: bool) -> Result<Vec<Figure>> {
         exact("join_p99_ms", joined(&asleep, 0.99)),
         exact("awake_join_p50_ms", joined(&awake, 0.5)),
         exact("awake_join_p99_ms", joined(&awake, 0.99)),
+        exact("servers_ratio_at_first_full", first(&asleep) / first(&awake)),
         exact("peak_of_budget", asleep.peak_mib / scale.budget_mib),
         exact("simulated_ratio", simulated),
     ])
@@ -139,6 +143,7 @@ fn fill_and_play(scale: &Scale, with_daemon: bool) -> Result<Seen> {
     let who = if with_daemon { "with dormouse" } else { "always awake" };
     let mut seen = Seen {
         servers: 0,
+        at_first_full: None,
         cut: None,
         joins: vec![],
         failed: 0,
@@ -211,6 +216,7 @@ fn fill(
         let weight = fleet.weight()? as f64 / MIB;
         seen.peak_mib = seen.peak_mib.max(weight);
         if weight >= scale.budget_mib {
+            seen.at_first_full.get_or_insert(fleet.len());
             // Nobody falls asleep there.
             if !with_daemon {
                 return Ok(());

@@ -154,6 +154,9 @@ fn pressure_stops_the_page_out_and_backs_off() {
     assert_eq!(bench.tell(Event::Pressure), [Action::StopDeep]);
     assert_eq!(bench.tell(Event::Pressure), []);
     assert_eq!(bench.tell(Event::DeepAborted { reason: "pressure".into() }), []);
+    let why = bench.machine.why().reason;
+    let Reason::Asleep { not_deeper: Some(refusal), .. } = why else { panic!("{why:?}") };
+    assert_eq!(refusal.to_string(), "page-out stopped: pressure");
     assert_eq!(bench.tell(Event::PoolLow), [], "held back");
     assert_eq!(bench.later(60, Event::Observed(frozen())), [Action::GoDeep]);
 }
