@@ -2,17 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::MIB;
 use super::victim::{Swap, Victim};
 use crate::memory::page_out::{Bounds, write_out};
-use crate::memory::pagemap::State;
+use crate::memory::pagemap::{Pagemap, State};
 use crate::memory::prefetch::{Beside, Progress, drop_untouched, prefetch};
 use crate::memory::refill::{End, refill};
 use crate::memory::swap::Facts;
 use crate::memory::working_set::{Looks, ProcessKey, Wake, WorkingSets};
 use crate::memory::{Cancel, ranges};
+
+/// What has not come by then will not come.
+const HANGS: Duration = Duration::from_secs(30);
 
 #[test]
 fn what_a_learning_wake_asked_for_in_vain_goes_out_again() {
@@ -109,12 +112,16 @@ fn while_a_server_answers_only_what_it_needed_first_comes() {
 
     victim.freeze(true);
     victim.page_out(&Cancel::default());
+    // A page of it may have stayed: one that somebody held just then.
+    let first =
+        ranges::total(&Pagemap::open(victim.pid()).unwrap().pages(State::Swapped, &groups[0]).unwrap());
     let (progress, cancel, answering) = (Progress::default(), Cancel::default(), AtomicBool::new(true));
     let is_answering = || answering.load(SeqCst);
     let (pids, beside) = ([victim.pid()], Beside::Server { answering: &is_answering });
     let done = thread::scope(|scope| {
         let work = scope.spawn(|| prefetch(&pids, &sets, beside, u64::MAX, &progress, &cancel));
-        while progress.brought() < first && !work.is_finished() {
+        let begun = Instant::now();
+        while progress.brought() < first && !work.is_finished() && begun.elapsed() < HANGS {
             thread::yield_now();
         }
         victim.freeze(false);
