@@ -112,7 +112,13 @@ impl Lane {
             self.on_the_way_out(name, way, cpu)
         };
         match late.map_err(told)? {
-            Some(late) => self.late += late,
+            Some(late) => {
+                // Rounds side by side: the machine stood still. One step again and again: the step.
+                if late > 0 {
+                    println!("race: round {round}, {way:?} at {name}: {late} segments sent again");
+                }
+                self.late += late;
+            }
             None => self.missed += 1,
         }
         Ok(())
