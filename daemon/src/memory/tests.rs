@@ -80,8 +80,7 @@ fn compressed_memory_is_counted_against_what_it_saves() {
     let mut sets = WorkingSets::default();
     victim.record(&mut sets, Wake::Learning);
     let pool = zram_used();
-    victim.freeze(true);
-    let out = victim.page_out(&Cancel::default());
+    let out = victim.go_deep();
     eprintln!("zram: {out:?}");
     assert!(out.paged_out >= 64 * MIB && out.swap_cached < MIB, "{out:?}");
     assert!(zram_used() - pool >= 60 * MIB, "random bytes don't shrink: nothing was saved");
@@ -166,8 +165,7 @@ fn no_more_goes_out_than_can_be_swept() {
     }
     let mut victim = Victim::new(576, "plain");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    let out = victim.page_out(&Cancel::default());
+    let out = victim.go_deep();
     eprintln!("{out:?}");
     assert_eq!(out.stopped, Some(Stop::SwapFull), "{out:?}");
     assert!(!out.swap_half_used && out.paged_out > 400 * MIB, "{out:?}");
@@ -176,8 +174,7 @@ fn no_more_goes_out_than_can_be_swept() {
     assert_eq!(victim.ask("sum"), sum);
 
     // Its pages were only read: they keep their slots, and go out again without new ones.
-    victim.freeze(true);
-    let again = victim.page_out(&Cancel::default());
+    let again = victim.go_deep();
     assert!(again.paged_out > 400 * MIB, "{again:?}");
     assert!(again.swap_cached * 20 <= again.paged_out, "{again:?}");
 }
@@ -187,8 +184,7 @@ fn two_thousand_mappings_and_a_hole_are_no_obstacle() {
     let _swap = Swap::new();
     let mut victim = Victim::new(64, "split");
     assert!(Regions::of_process(victim.pid()).unwrap().anonymous.len() >= 2000);
-    victim.freeze(true);
-    let out = victim.page_out(&Cancel::default());
+    let out = victim.go_deep();
     eprintln!("{out:?}");
     assert_eq!((out.stopped, out.refused), (None, 0));
     assert!(out.paged_out >= 64 * MIB, "{out:?}");
@@ -199,8 +195,7 @@ fn two_thousand_mappings_and_a_hole_are_no_obstacle() {
     victim.record(&mut sets, Wake::Learning);
     assert_eq!(victim.ask("hole 20"), "closed");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    assert!(victim.page_out(&Cancel::default()).paged_out >= 62 * MIB);
+    assert!(victim.go_deep().paged_out >= 62 * MIB);
     let wake = victim.wake(&sets);
     assert!(wake.failed.is_empty(), "{wake:?}");
     assert!(wake.brought >= 60 * MIB && wake.wanted - wake.brought < MIB, "{wake:?}");
@@ -236,8 +231,7 @@ fn what_can_not_go_is_named_and_the_rest_goes() {
     let huge = HugePage::reserve();
     let mut victim = Victim::new(64, "odd");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    let out = victim.page_out(&Cancel::default());
+    let out = victim.go_deep();
     eprintln!("{out:?}");
     assert_eq!((out.stopped, out.refused), (None, 0));
     assert_eq!(out.skipped[&Skip::Locked], 4 * MIB, "mlock()ed");
@@ -262,8 +256,7 @@ fn a_second_sleep_writes_only_what_was_changed_and_is_swept_all_the_same() {
     }
     let mut victim = Victim::new(128, "plain");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     victim.freeze(false);
     assert_eq!(victim.ask("sum"), sum, "reads it all back");
 

@@ -37,6 +37,12 @@ pub struct Group {
     pub kind: Option<String>,
 }
 
+impl Group {
+    fn is_about(&self, kind: &str) -> bool {
+        self.kind.as_ref().is_none_or(|wanted| wanted == kind)
+    }
+}
+
 /// Handles the group's events until Redis fails; to be called again then.
 ///
 /// `handle` runs at least once for each event: an event's `id` tells a repetition.
@@ -112,15 +118,15 @@ async fn finish<E: std::fmt::Display, F: Future<Output = Result<(), E>>>(
     // Acknowledged together: what a crash leaves is handled again.
     let mut done = Vec::with_capacity(entries.len());
     for entry in entries {
-        if let (Some(wanted), Some(kind)) = (&group.kind, entry.get::<String>(KIND))
-            && kind != *wanted
-        {
+        if entry.get::<String>(KIND).is_some_and(|kind| !group.is_about(&kind)) {
             done.push(entry.id);
             continue;
         }
         let text: Option<String> = entry.get(FIELD);
         let event = text.as_deref().map(serde_json::from_str::<BusEvent>);
         let outcome = match event {
+            // An entry that an earlier release wrote has no type of its own.
+            Some(Ok(event)) if !group.is_about(&event.kind) => Ok(()),
             Some(Ok(event)) => handle(event).await.map_err(|error| error.to_string()),
             Some(Err(error)) => Err(format!("it is no event: {error}")),
             // Trimmed since.

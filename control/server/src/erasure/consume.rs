@@ -91,9 +91,6 @@ pub async fn from_stream(app: Arc<App>, client: redis::Client) {
 }
 
 async fn handle(app: Arc<App>, event: BusEvent) -> Result<(), Problem> {
-    if event.kind != format!("dormouse.{REQUESTED}") {
-        return Ok(());
-    }
     let mut tx = app.db.write(&Scope::Region).await?;
     failpoint::arm("erase");
     erase(&mut tx, &event).await?;

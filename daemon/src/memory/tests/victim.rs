@@ -205,6 +205,12 @@ impl Victim {
         page_out(&self.group, Bounds::default(), cancel, &mut |_, _| Ok(())).unwrap()
     }
 
+    /// Frozen, and all of it out.
+    pub(super) fn go_deep(&self) -> PagedOut {
+        self.freeze(true);
+        self.page_out(&Cancel::default())
+    }
+
     pub(super) fn wake(&self, sets: &WorkingSets) -> Prefetched {
         let (progress, cancel) = (Progress::default(), Cancel::default());
         let pids = [self.pid()];

@@ -22,8 +22,7 @@ fn what_a_learning_wake_asked_for_in_vain_goes_out_again() {
     let _swap = Swap::new();
     let mut victim = Victim::new(128, "plain");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     let asleep = victim.weight();
     let sets = WorkingSets::default();
     let wake = victim.wake(&sets);
@@ -76,8 +75,7 @@ fn a_prefetch_takes_no_more_than_there_is_room() {
     let sum = victim.ask("sum");
     let mut sets = WorkingSets::default();
     victim.record(&mut sets, Wake::Learning);
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     let (progress, cancel) = (Progress::default(), Cancel::default());
     let done = prefetch(&[victim.pid()], &sets, Beside::Nobody, 16 * MIB, &progress, &cancel);
     assert_eq!(done.brought, 16 * MIB, "{done:?}");
@@ -98,8 +96,7 @@ fn while_a_server_answers_only_what_it_needed_first_comes() {
     }
     let mut victim = Victim::new(64, "plain");
     let (mut sets, mut looks) = (WorkingSets::default(), Looks::new(Wake::Learning));
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     victim.freeze(false);
     for (areas, number) in [(4, 0), (32, 5)] {
         victim.ask(&format!("touch {areas}"));
@@ -110,8 +107,7 @@ fn while_a_server_answers_only_what_it_needed_first_comes() {
     let (first, rest) = (ranges::total(&groups[0]), ranges::total(&groups[5]));
     assert!(first >= 4 * MIB && rest >= 27 * MIB, "{first} {rest}");
 
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     // A page of it may have stayed: one that somebody held just then.
     let first =
         ranges::total(&Pagemap::open(victim.pid()).unwrap().pages(State::Swapped, &groups[0]).unwrap());
@@ -149,8 +145,7 @@ fn a_refill_brings_all_of_a_running_server_and_stops_for_a_frozen_one() {
     let _swap = Swap::new();
     let mut victim = Victim::new(64, "plain");
     let sum = victim.ask("sum");
-    victim.freeze(true);
-    victim.page_out(&Cancel::default());
+    victim.go_deep();
     assert_eq!(refill(&victim.group).end, End::Frozen);
     victim.freeze(false);
     let done = refill(&victim.group);
