@@ -28,7 +28,8 @@ pub fn node_file(text: &str) {
 
 pub fn server_file(text: &str) {
     if let Ok(server) = ServerFile::parse(Path::new("server.toml"), text) {
-        assert!(server.select.to_string().parse::<Selector>().is_ok(), "a selector reads what it shows");
+        let shown = server.select.to_string();
+        assert_eq!(shown.parse::<Selector>(), Ok(server.select), "a selector reads what it shows");
     }
 }
 

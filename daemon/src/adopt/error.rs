@@ -11,8 +11,8 @@ use crate::discover::selector::{ParseSelectorError, Selector};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    #[error(transparent)]
-    Selector(ParseSelectorError),
+    #[error("{text:?}: {why}")]
+    Selector { text: String, why: ParseSelectorError },
     #[error("no profile is called {profile}: there are {}", known.join(", "))]
     UnknownProfile { profile: String, known: Vec<String> },
     #[error(transparent)]
@@ -41,7 +41,7 @@ pub enum AdoptError {
 impl From<AdoptError> for Problem {
     fn from(error: AdoptError) -> Self {
         let problem: fn(String) -> Self = match error {
-            AdoptError::Selector(_) => |text| Self::bad_field("select", text),
+            AdoptError::Selector { .. } => |text| Self::bad_field("select", text),
             AdoptError::UnknownProfile { .. } => |text| Self::bad_field("profile", text),
             AdoptError::Sockets { .. } | AdoptError::Unreadable { .. } | AdoptError::Write { .. } => {
                 |text| Self::internal(text)

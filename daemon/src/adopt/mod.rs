@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use dormouse_api::adopt::{AdoptRequest, AdoptResult};
 
-use crate::config::{self, Loaded, Node, ServerFile};
+use crate::config::{Loaded, Node, ServerFile};
 use crate::discover::mounts::CgroupRoot;
 use crate::discover::namespace_sockets;
 use crate::discover::process::ProcessId;
@@ -64,7 +64,8 @@ pub fn adopt(
         let known = loaded.profiles.keys().cloned().collect();
         return Err(AdoptError::UnknownProfile { profile: profile.to_owned(), known });
     }
-    let selector: Selector = request.select.parse().map_err(AdoptError::Selector)?;
+    let selector: Selector =
+        request.select.parse().map_err(|why| AdoptError::Selector { text: request.select.clone(), why })?;
     let mut taken = BTreeSet::new();
     let mut drafts = Vec::new();
     let mut left_out = Vec::new();
@@ -117,9 +118,7 @@ fn candidate(
     let path = found.cgroup.strip_prefix(&root.path).unwrap_or(&found.cgroup);
     let path = format!("/{}", path.display());
     let known = loaded.servers.values().find(|server| match &server.file.select {
-        config::Selector::Cgroup(pattern) => {
-            pattern.matches(&path) || pattern.matches(path.trim_start_matches('/'))
-        }
+        Selector::Cgroup(glob) => glob::Pattern::new(glob).is_ok_and(|pattern| pattern.matches(&path)),
         other => other.to_string() == selector.to_string(),
     });
     if let Some(server) = known {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Transport,
-    discover::{link::HostEnd, process, selector::Selector},
+    discover::{link::HostEnd, process},
     limits::{Mode, Reaction},
     sleep::Manners,
     stage::{AcceptQueue, Event, Machine, Observation, Obstacle, Setup, Stage},
@@ -55,10 +55,9 @@ impl Managed {
         }
     }
 
-    fn wanted(&self) -> Result<Wanted, String> {
+    fn wanted(&self) -> Wanted {
         let server = &self.config;
-        let selector: Selector =
-            server.file.select.to_string().parse().map_err(|error| format!("{error}"))?;
+        let selector = server.file.select.clone();
         let ports = if server.file.ports.is_empty() {
             server.profile.ports.clone()
         } else {
@@ -75,7 +74,7 @@ impl Managed {
                 game: server.game(port) as u8,
             })
             .collect();
-        Ok(Wanted {
+        Wanted {
             name: Arc::from(server.name()),
             slot: self.slot,
             selector,
@@ -85,7 +84,7 @@ impl Managed {
             old_links_wake: server.limits.old_links == Reaction::Wake,
             loopback_wakes: server.limits.loopback == Reaction::Wake,
             adopt: false,
-        })
+        }
     }
 }
 
@@ -106,14 +105,7 @@ impl Agent {
     fn look_for(&mut self, name: &str) {
         let Some(managed) = self.servers.get_mut(name) else { return };
         let adopt = self.records.get(name).is_some_and(|record| record.saved.stage.by().is_some());
-        let wanted = match managed.wanted() {
-            Ok(wanted) => Wanted { adopt, ..wanted },
-            Err(reason) => {
-                managed.absent(reason);
-                let slot = managed.slot;
-                return self.place.let_run(name, slot);
-            }
-        };
+        let wanted = Wanted { adopt, ..managed.wanted() };
         managed.presence = Presence::Looking;
         managed.generation += 1;
         let (generation, server) = (managed.generation, name.to_owned());

@@ -30,6 +30,6 @@ pub use node::{Control, Node, ProfilesFrom};
 pub use overrides::fuzz as fuzz_overrides;
 pub use overrides::{Override, get, set, unset};
 pub use profile::{Profile, Ready, Save, SaveCommand, Verified, Watchdog, WatchdogCheck};
-pub use server::{Assertions, Selector, Server, ServerFile, ServerPort};
+pub use server::{Assertions, Server, ServerFile, ServerPort};
 pub use thresholds::{KEYS, Patch, built_in};
 pub use value::{PortSpec, Transport};

@@ -1,6 +1,5 @@
 //! A server file: which processes are meant, and what may be done to them.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::profile::{Profile, Save, Watchdog};
 use super::reader::{Entry, Section, Source};
 use super::thresholds::Patch;
 use super::value::{PortSpec, Show, Transport};
+use crate::discover::selector::{ParseSelectorError, Selector};
 use crate::limits::{Limits, Mode};
 
 /// One server file, read but not yet joined with its profile.
@@ -21,6 +21,7 @@ pub struct ServerFile {
     pub file: PathBuf,
     /// `survival`, or `acme/survival` with the tenant before it.
     pub name: String,
+    /// Where its cgroup is found. Resolved again after each restart of the server.
     pub select: Selector,
     pub profile: String,
     pub mode: Mode,
@@ -41,19 +42,6 @@ pub struct Server {
     pub limits: Limits,
     /// From low to high, for `explain`; the built-in values lie under them.
     pub layers: Vec<LayerPatch>,
-}
-
-/// Where a server's cgroup is found. Resolved again after each restart of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selector {
-    /// A path under the cgroup root, with wildcards.
-    Cgroup(glob::Pattern),
-    /// A systemd unit.
-    Unit(String),
-    Docker(String),
-    Podman(String),
-    /// For demonstrations: gone with the process.
-    Pid(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,38 +116,6 @@ impl Server {
     }
 }
 
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cgroup(pattern) => write!(f, "cgroup:{pattern}"),
-            Self::Unit(name) => write!(f, "unit:{name}"),
-            Self::Docker(name) => write!(f, "docker:{name}"),
-            Self::Podman(name) => write!(f, "podman:{name}"),
-            Self::Pid(pid) => write!(f, "pid:{pid}"),
-        }
-    }
-}
-
-impl Selector {
-    pub const EXPECTED: &str = "allowed are cgroup:GLOB, unit:NAME, docker:NAME, podman:NAME and pid:NUMBER";
-
-    /// Also for the command line's `adopt`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (kind, what) = text.split_once(':')?;
-        if what.is_empty() {
-            return None;
-        }
-        match kind {
-            "cgroup" => glob::Pattern::new(what).ok().map(Self::Cgroup),
-            "unit" => Some(Self::Unit(what.to_owned())),
-            "docker" => Some(Self::Docker(what.to_owned())),
-            "podman" => Some(Self::Podman(what.to_owned())),
-            "pid" => what.parse().ok().filter(|pid| *pid > 0).map(Self::Pid),
-            _ => None,
-        }
-    }
-}
-
 impl Assertions {
     fn read(mut section: Section<'_>) -> Result<Self, ConfigError> {
         let mut assertion =
@@ -219,12 +175,11 @@ fn is_name(name: &str) -> bool {
 }
 
 fn read_selector(root: &mut Section<'_>) -> Result<Selector, ConfigError> {
-    match root.entry("select") {
-        None => Err(root.missing("select", Selector::EXPECTED.to_owned())),
-        Some(entry) => {
-            Selector::parse(&entry.read::<String>()?).ok_or_else(|| entry.bad(Selector::EXPECTED.to_owned()))
-        }
-    }
+    let Some(entry) = root.entry("select") else {
+        return Err(root.missing("select", ParseSelectorError::Kind.to_string()));
+    };
+    let text: String = entry.read()?;
+    text.parse().map_err(|error: ParseSelectorError| entry.bad(error.to_string()))
 }
 
 fn read_ports(entry: Entry<'_>) -> Result<Vec<ServerPort>, ConfigError> {

@@ -18,41 +18,43 @@ pub enum Selector {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSelectorError {
-    #[error("{text:?} names no server: write cgroup:GLOB, unit:NAME, docker:NAME, podman:NAME or pid:N")]
-    Kind { text: String },
-    #[error("{text:?}: the name is empty, begins with '-', or holds a space or control character")]
-    Name { text: String },
-    #[error("{text:?}: a pid is a whole number from 1 on")]
-    Pid { text: String },
-    #[error("{text:?}: {why} (for instance cgroup:/games/*)")]
-    Glob { text: String, why: String },
+    #[error("allowed are cgroup:GLOB, unit:NAME, docker:NAME, podman:NAME and pid:NUMBER")]
+    Kind,
+    #[error("the name is empty, begins with '-', or holds a space or control character")]
+    Name,
+    #[error("a pid is a whole number from 1 on")]
+    Pid,
+    #[error("{0} (for instance cgroup:/games/*)")]
+    Glob(&'static str),
 }
 
 impl FromStr for Selector {
     type Err = ParseSelectorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let owned = || text.to_owned();
-        let (kind, value) = text.split_once(':').ok_or_else(|| ParseSelectorError::Kind { text: owned() })?;
+        let (kind, value) = text.split_once(':').ok_or(ParseSelectorError::Kind)?;
         // The names go to other programs as one argument: they must not look like an option.
         let name = || {
             let bad = value.is_empty()
                 || value.starts_with('-')
                 || value.chars().any(|c| c.is_whitespace() || c.is_control());
-            if bad { Err(ParseSelectorError::Name { text: owned() }) } else { Ok(value.to_owned()) }
+            if bad { Err(ParseSelectorError::Name) } else { Ok(value.to_owned()) }
         };
         match kind {
             "cgroup" => {
-                let glob = |why: &str| ParseSelectorError::Glob { text: owned(), why: why.to_owned() };
                 let parts: Vec<_> = value.split('/').filter(|part| !part.is_empty()).collect();
                 if parts.is_empty() {
-                    return Err(glob("the root cgroup is the whole machine, not a server"));
+                    return Err(ParseSelectorError::Glob(
+                        "the root cgroup is the whole machine, not a server",
+                    ));
                 }
                 if parts.iter().any(|part| matches!(*part, "." | "..")) {
-                    return Err(glob("a path below the cgroup root holds no '.' or '..'"));
+                    return Err(ParseSelectorError::Glob(
+                        "a path below the cgroup root holds no '.' or '..'",
+                    ));
                 }
                 let path = format!("/{}", parts.join("/"));
-                glob::Pattern::new(&path).map_err(|error| glob(error.msg))?;
+                glob::Pattern::new(&path).map_err(|error| ParseSelectorError::Glob(error.msg))?;
                 Ok(Self::Cgroup(path))
             }
             "unit" => name().map(Self::Unit),
@@ -60,9 +62,9 @@ impl FromStr for Selector {
             "podman" => name().map(Self::Podman),
             "pid" => match value.parse() {
                 Ok(pid) if pid > 0 => Ok(Self::Pid(pid)),
-                _ => Err(ParseSelectorError::Pid { text: owned() }),
+                _ => Err(ParseSelectorError::Pid),
             },
-            _ => Err(ParseSelectorError::Kind { text: owned() }),
+            _ => Err(ParseSelectorError::Kind),
         }
     }
 }
@@ -101,6 +103,8 @@ mod tests {
             ("podman:a b", "space"),
             ("pid:0", "whole number"),
             ("pid:x", "whole number"),
+            ("pid:", "whole number"),
+            ("pid:3000000000", "whole number"),
             ("cgroup:/", "root cgroup"),
             ("cgroup:/a/../b", "'..'"),
             ("cgroup:/a/[", "range"),

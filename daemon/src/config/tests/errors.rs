@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::super::*;
+use crate::discover::selector::Selector;
 
 fn node(text: &str) -> String {
     Node::parse(Path::new("dormoused.toml"), text).unwrap_err().to_string()
@@ -98,6 +99,14 @@ fn of_a_server() {
         (
             server("select = \"lxc:a\""),
             "s.toml:1: select = \"lxc:a\": allowed are cgroup:GLOB, unit:NAME, docker:NAME, podman:NAME and pid:NUMBER",
+        ),
+        (
+            server("select = \"unit:my game.service\""),
+            "s.toml:1: select = \"unit:my game.service\": the name is empty, begins with '-', or holds a space or control character",
+        ),
+        (
+            server("select = \"cgroup:/games/..\""),
+            "s.toml:1: select = \"cgroup:/games/..\": a path below the cgroup root holds no '.' or '..' (for instance cgroup:/games/*)",
         ),
         (server("select = \"pid:1\""), "s.toml: `profile` is missing: expected a text that is not empty"),
         (server_and("name = \"a/b/c\""), &format!("s.toml:3: name = \"a/b/c\": {NAME}")),
@@ -350,7 +359,7 @@ proptest! {
         let _ = Profile::parse("p", "f", &text);
         let _ = super::super::overrides::parse(Path::new("f"), &text);
         let _ = Patch::parse_one(&key, &text);
-        let _ = Selector::parse(&text);
+        let _ = text.parse::<Selector>();
         for key in KEYS {
             let _ = Patch::parse_one(key, &text);
         }
