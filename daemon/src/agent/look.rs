@@ -57,7 +57,6 @@ impl Managed {
 
     fn wanted(&self) -> Wanted {
         let server = &self.config;
-        let selector = server.file.select.clone();
         let ports = if server.file.ports.is_empty() {
             server.profile.ports.clone()
         } else {
@@ -77,7 +76,7 @@ impl Managed {
         Wanted {
             name: Arc::from(server.name()),
             slot: self.slot,
-            selector,
+            selector: server.file.select.clone(),
             ports,
             game: server.profile.protocol,
             manners: self.manners(),

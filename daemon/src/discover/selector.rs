@@ -91,11 +91,14 @@ mod tests {
 
     #[test]
     fn selectors_are_read_and_written() {
-        for text in ["cgroup:/games/*", "unit:game.service", "docker:mc", "podman:mc", "pid:7"] {
+        for text in
+            ["cgroup:/games/*", "unit:game.service", "unit:mc@1.service", "docker:mc", "podman:mc", "pid:7"]
+        {
             assert_eq!(selector(text).to_string(), text);
         }
         assert_eq!(selector("cgroup:games//a/"), Selector::Cgroup("/games/a".to_owned()));
         for (text, hint) in [
+            ("", "cgroup:GLOB"),
             ("games", "cgroup:GLOB"),
             ("lxc:a", "cgroup:GLOB"),
             ("unit:", "empty"),
@@ -107,6 +110,7 @@ mod tests {
             ("pid:3000000000", "whole number"),
             ("cgroup:/", "root cgroup"),
             ("cgroup:/a/../b", "'..'"),
+            ("cgroup:[", "range"),
             ("cgroup:/a/[", "range"),
         ] {
             let error = text.parse::<Selector>().unwrap_err().to_string();
